@@ -1,0 +1,3 @@
+"""django-keyspace: a cache backend and key-value database for Django that needs no other server."""
+
+__version__ = "0.1.0"

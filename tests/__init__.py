@@ -1,0 +1,1 @@
+"""Tests of django-keyspace; the folders mirror the package."""
