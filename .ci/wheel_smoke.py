@@ -1,4 +1,4 @@
-"""Serve a set and a get from an installed django-keyspace, with nothing but settings.configure: wheel_smoke.py FOLDER."""
+"""Serve a set and a get from an installed django-keyspace with settings.configure: wheel_smoke.py FOLDER."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ django.setup()
 
 def main() -> int:
     """Write two values, read them back, and return 1 when anything is off."""
-    import django_keyspace
     from django.core.cache import cache
+
+    import django_keyspace
 
     home = Path(django_keyspace.__file__).resolve()
     if not home.is_relative_to(Path(sys.prefix).resolve()):

@@ -9,7 +9,7 @@
 #   KEYSPACE_VENV  the folder of the virtual environment, instead of .venv in the project's root
 
 case "${BASH_SOURCE[0]}" in
-    */*) KEYSPACE_ROOT="$(cd "${BASH_SOURCE[0]%/*}/.." && pwd -P)" ;;
+    */*) KEYSPACE_ROOT="$(CDPATH="" cd -- "${BASH_SOURCE[0]%/*}/.." && pwd -P)" ;;
     *) KEYSPACE_ROOT="$(cd .. && pwd -P)" ;;
 esac
 KEYSPACE_VENV="${KEYSPACE_VENV:-$KEYSPACE_ROOT/.venv}"
