@@ -1,0 +1,73 @@
+"""Settings of the example site.
+
+There is no database. All that the site remembers (rendered pages, counters, sessions) lives in the cache, and the
+cache is django-keyspace: a folder, or a node when DEMO_NODE names one.
+
+Environment variables:
+
+* ``DEMO_CACHE``: folder of the embedded store (default: ``var/cache`` beside this project).
+* ``DEMO_NODE``: URL of a node, such as ``keyspace://127.0.0.1:7080/0``; takes the place of the folder.
+* ``DEMO_NODE_DATA``: folder in which ``demo --node`` lets its node keep its data (default: ``var/node``).
+* ``DEMO_SECRET_KEY``: the site's secret (default: made once and kept in ``var/secret_key``).
+* ``DEMO_DEBUG``: ``1`` for Django's debug pages.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from docsite.secret import secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = BASE_DIR / "var"
+
+# Signed cache entries of an earlier run stay readable only when the key stays the same, so it is kept in a file.
+SECRET_KEY = os.environ.get("DEMO_SECRET_KEY") or secret_key(VAR_DIR / "secret_key")
+DEBUG = os.environ.get("DEMO_DEBUG") == "1"
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+
+INSTALLED_APPS = ["django.contrib.humanize", "django_keyspace", "reader"]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "reader.middleware.content_security_policy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "docsite.urls"
+WSGI_APPLICATION = "docsite.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    }
+]
+DATABASES: dict[str, dict[str, object]] = {}
+
+CACHE_DIR = Path(os.environ.get("DEMO_CACHE") or VAR_DIR / "cache")
+NODE_DATA_DIR = Path(os.environ.get("DEMO_NODE_DATA") or VAR_DIR / "node")
+CACHES = {
+    "default": {
+        "BACKEND": "django_keyspace.backend.KeyspaceCache",
+        "LOCATION": os.environ.get("DEMO_NODE") or str(CACHE_DIR),
+    }
+}
+SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+
+STATIC_URL = "/static/"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+# What the reader app may be tuned by; its modules say what each means.
+READER = {
+    "page_timeout_s": 6 * 3600,
+    "searches_per_minute": 30,
+    "render_timeout_s": 30,
+    "renders_at_once": 2,
+}

@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+"""Django's command line for the example site of django-keyspace."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the management command that the arguments name."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "docsite.settings")
+    try:
+        from django.core.management import execute_from_command_line
+    except ImportError as error:
+        raise SystemExit(
+            "Django is not installed for this Python. Run scripts/demo, which installs what the site needs, "
+            "or install the project into your virtual environment: pip install -e ."
+        ) from error
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Processes that the demo starts, and sees to the end of."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.conf import settings
+
+END_TIMEOUT_S = 10.0
+OUTPUT_KEPT_LINES = 200
+
+
+class ChildFailed(Exception):
+    """A process that the demo needs did not start, or ended by itself."""
+
+
+class Child:
+    """A management command of this project running in a process of its own, with its output read line by line."""
+
+    def __init__(self, title: str, arguments: list[str], environment: dict[str, str], echo: Callable[[str], None] | None) -> None:
+        """Start ``manage.py`` with these arguments. ``echo`` is called with each line of output, if given.
+
+        The child leads a session of its own: a Ctrl-C in the terminal then reaches the demo alone, which ends its
+        children in the right order.
+        """
+        self.title = title
+        self.lines: list[str] = []
+        self._fresh_lines: queue.Queue[str | None] = queue.Queue()
+        self._echo = echo
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), *arguments],
+            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, name=f"output of {title}", daemon=True).start()
+
+    def wait_for_line(self, sign: str, timeout_s: float) -> str:
+        """Return the first line of output that holds ``sign``; raises ChildFailed if the child ends before or is late."""
+        deadline_at_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._fresh_lines.get(timeout=max(0.0, deadline_at_s - time.monotonic()))
+            except queue.Empty:
+                raise ChildFailed(f"{self.title} did not say {sign!r} within {timeout_s:.0f} s.{self.tail()}") from None
+            if line is None:
+                raise ChildFailed(f"{self.title} ended by itself, exit code {self.wait()}.{self.tail()}")
+            if sign in line:
+                return line
+
+    def is_running(self) -> bool:
+        """Say whether the process still runs."""
+        return self._process.poll() is None
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for the process to end by itself and return its exit code."""
+        return self._process.wait(timeout_s)
+
+    def end(self) -> None:
+        """End the process: politely, and after END_TIMEOUT_S for certain."""
+        if not self.is_running():
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def tail(self) -> str:
+        """Return the last lines of output, for an error message; an empty text if there were none."""
+        return "".join(f"\n    {line}" for line in self.lines[-15:])
+
+    def _read(self) -> None:
+        for line in self._process.stdout or ():
+            text = line.rstrip("\n")
+            self.lines = [*self.lines[-OUTPUT_KEPT_LINES:], text]
+            self._fresh_lines.put(text)
+            if self._echo is not None:
+                self._echo(text)
+        self._fresh_lines.put(None)
+
+
+@contextmanager
+def child(
+    title: str, arguments: list[str], environment: dict[str, str], echo: Callable[[str], None] | None = None
+) -> Iterator[Child]:
+    """Run a child for as long as the block runs."""
+    process = Child(title, arguments, environment, echo)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def stop_on_signals() -> None:
+    """Treat SIGTERM, and the closing of the terminal, like Ctrl-C, so that every ``finally`` runs."""
+    signal.signal(signal.SIGTERM, _stop)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, _stop)

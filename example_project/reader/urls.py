@@ -1,0 +1,39 @@
+"""Addresses of the reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.urls import path, register_converter
+from django.views.static import serve
+
+from reader import views
+from reader.catalogue import NAME_LENGTH_MAX
+
+
+class ModuleNameConverter:
+    """A dotted module name of a sane length. Whether there is such a module is for the view to find out."""
+
+    regex = rf"[A-Za-z][A-Za-z0-9_.]{{0,{NAME_LENGTH_MAX - 1}}}"
+
+    def to_python(self, value: str) -> str:
+        """Return the name as it stands in the address."""
+        return value
+
+    def to_url(self, value: str) -> str:
+        """Return the name as it will stand in the address."""
+        return value
+
+
+register_converter(ModuleNameConverter, "module")
+
+urlpatterns = [
+    path("", views.index, name="index"),
+    path("module/<module:name>/", views.module, name="module"),
+    path("most-read/", views.most_read, name="most-read"),
+    path("python/", views.python_facts, name="python"),
+    path("cache/", views.cache_report, name="cache"),
+    path("cache/forget/", views.forget_pages, name="forget"),
+    # One style sheet: plain serving is enough, with and without DEBUG.
+    path("static/<path:path>", serve, {"document_root": Path(__file__).with_name("static")}),
+]
