@@ -29,8 +29,12 @@ NAME_LENGTH_MAX = 150
 # No leading underscore in any part: this also keeps out __main__ modules, which run programs.
 NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*){0,7}\Z")
 # These open a browser or a window, print, take over the terminal, or run test programs when they are imported.
-NOT_SHOWN_TOP = frozenset({"antigravity", "this", "idlelib", "turtle", "turtledemo", "tkinter", "test", "tests", "lib2to3"})
-NOT_SHOWN_PART = frozenset({"conftest", "setup", "test", "tests", "testing", "idle_test", "manage"})
+NOT_SHOWN_TOP = frozenset(
+    {"antigravity", "this", "idlelib", "turtle", "turtledemo", "tkinter", "lib2to3"}
+    | {"test", "tests", "conftest", "setup", "manage"}
+)
+NOT_SHOWN_PART = frozenset({"tests", "idle_test", "conftest"})
+THIS_PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"
 THIS_PROJECT = "django_keyspace"
 
 
@@ -82,8 +86,13 @@ def all_modules() -> list[Module]:
 def search(modules: list[Module], text: str) -> list[Module]:
     """Return the modules whose name or synopsis holds ``text``, names that start with it first."""
     wanted = text.casefold()
-    hits = [m for m in modules if wanted in m.name.casefold() or wanted in m.synopsis.casefold()]
-    return sorted(hits, key=lambda m: (not m.name.casefold().startswith(wanted), wanted not in m.name.casefold(), m.name))
+
+    def rank(module: Module) -> tuple[bool, bool, str]:
+        name = module.name.casefold()
+        return not name.startswith(wanted), wanted not in name, name
+
+    hits = [module for module in modules if wanted in f"{module.name}\n{module.synopsis}".casefold()]
+    return sorted(hits, key=rank)
 
 
 def grouped(modules: list[Module]) -> list[tuple[str, list[Module]]]:
@@ -109,7 +118,7 @@ def _scan() -> list[Module]:
                 name=name,
                 synopsis=_synopsis(spec),
                 group=TOPIC_OF.get(name, OTHER_TOPIC) if is_standard else "Installed packages",
-                origin=f"Python {sys.version_info.major}.{sys.version_info.minor}" if is_standard else _release(owners, name),
+                origin=THIS_PYTHON if is_standard else _release(owners, name),
             )
         )
     return modules
@@ -130,7 +139,8 @@ def _standard_folders() -> list[str]:
 
 def _package_folders() -> list[str]:
     """Folders of installed packages that are on the import path; the site's own code is in none of them."""
-    known = {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    of_this_python = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    known = {*site.getsitepackages(), site.getusersitepackages(), *of_this_python}
     return [folder for folder in sys.path if folder in known]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+Echo = Callable[[str], None]
 END_TIMEOUT_S = 10.0
 OUTPUT_KEPT_LINES = 200
 
@@ -26,7 +27,7 @@ class ChildFailed(Exception):
 class Child:
     """A management command of this project running in a process of its own, with its output read line by line."""
 
-    def __init__(self, title: str, arguments: list[str], environment: dict[str, str], echo: Callable[[str], None] | None) -> None:
+    def __init__(self, title: str, arguments: list[str], environment: dict[str, str], echo: Echo | None) -> None:
         """Start ``manage.py`` with these arguments. ``echo`` is called with each line of output, if given.
 
         The child leads a session of its own: a Ctrl-C in the terminal then reaches the demo alone, which ends its
@@ -49,7 +50,7 @@ class Child:
         threading.Thread(target=self._read, name=f"output of {title}", daemon=True).start()
 
     def wait_for_line(self, sign: str, timeout_s: float) -> str:
-        """Return the first line of output that holds ``sign``; raises ChildFailed if the child ends before or is late."""
+        """Return the first line of output that holds ``sign``; raises ChildFailed if it is late or never comes."""
         deadline_at_s = time.monotonic() + timeout_s
         while True:
             try:
@@ -95,9 +96,7 @@ class Child:
 
 
 @contextmanager
-def child(
-    title: str, arguments: list[str], environment: dict[str, str], echo: Callable[[str], None] | None = None
-) -> Iterator[Child]:
+def child(title: str, arguments: list[str], environment: dict[str, str], echo: Echo | None = None) -> Iterator[Child]:
     """Run a child for as long as the block runs."""
     process = Child(title, arguments, environment, echo)
     try:
@@ -106,12 +105,17 @@ def child(
         process.end()
 
 
-def _stop(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def stop_on_signals() -> None:
     """Treat SIGTERM, and the closing of the terminal, like Ctrl-C, so that every ``finally`` runs."""
-    signal.signal(signal.SIGTERM, _stop)
+    numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, _stop)
+        numbers.append(signal.SIGHUP)
+
+    def stop(number: int, frame: object) -> None:
+        # A second Ctrl-C must not interrupt the ending of the children, which has its own time limit.
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, stop)
