@@ -182,6 +182,8 @@ def _run_with_database(suite: unittest.TestSuite, verbosity: int) -> unittest.Te
 
 
 def _name_of(test: Any) -> str:
-    """Return "Class.test_name", also for a part of a test and for a failure outside of any test."""
-    whole = getattr(test, "test_case", test)
-    return suites.short_name(whole) if isinstance(whole, unittest.TestCase) else str(test)
+    """Return "Class.test_name" with the parameters of a part of a test; of a failure outside of tests, its place."""
+    whole = getattr(test, "test_case", None)
+    if isinstance(whole, unittest.TestCase):
+        return f"{suites.short_name(whole)} {test.id().removeprefix(whole.id()).strip()}"
+    return suites.short_name(test) if isinstance(test, unittest.TestCase) else str(test)

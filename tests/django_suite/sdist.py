@@ -45,7 +45,10 @@ def django_tests_folder(cache_dir: Path = CACHE_DIR) -> Path:
     """
     version = django.get_version()
     home = cache_dir / version
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SdistUnavailable(f"Django's tests can't be kept in {cache_dir}: {error}") from error
     with _locked(cache_dir / ".lock"):
         (cache_dir / ".gitignore").write_text("*\n")
         if not _is_intact(home):
