@@ -1,0 +1,47 @@
+"""The smallest Django site that has the benchmarked caches; the parent and its workers configure the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+#: Signs the values of backends that sign. Fixed, so that parent and workers read each other's records.
+SECRET_KEY = "benchmarks sign their own throw-away values and nothing else"
+
+
+def configure(caches: dict[str, dict[str, Any]], database_file: Path | str) -> None:
+    """Configure and set up Django with these caches and one SQLite database.
+
+    Arguments: caches as in ``settings.CACHES``; the file of the database that DatabaseCache uses.
+    """
+    import django
+    from django.conf import settings
+
+    plain = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "unused"}
+    settings.configure(
+        SECRET_KEY=SECRET_KEY,
+        USE_TZ=True,
+        CACHES={"default": plain, **caches},
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": str(database_file),
+                # What is recommended for SQLite under a web site; with its defaults the peer would be far slower.
+                "OPTIONS": {
+                    "timeout": 20,
+                    "transaction_mode": "IMMEDIATE",
+                    "init_command": "PRAGMA journal_mode=wal; PRAGMA synchronous=normal",
+                },
+            }
+        },
+    )
+    django.setup()
+
+
+def add_alias(alias: str, cache: dict[str, Any]) -> None:
+    """Make one more cache known to a site that is already configured."""
+    from django.conf import settings
+    from django.core.cache import caches
+
+    settings.CACHES[alias] = cache
+    caches.settings[alias] = cache

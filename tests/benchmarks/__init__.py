@@ -1,0 +1,1 @@
+"""Tests of the benchmarks: their arithmetic, and that they run. No test looks at a time."""
