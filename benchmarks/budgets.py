@@ -12,6 +12,9 @@ from typing import Any
 
 from benchmarks.figures import Ratio, ratio
 
+#: A get of LocMem in microseconds on the machine for which the budgets in operations per second were set.
+REFERENCE_LOCMEM_GET_US = 4.3
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -123,6 +126,12 @@ def judge(budget: Budget, report: Mapping[str, Any]) -> Verdict:
 def judge_all(table: Sequence[Budget], report: Mapping[str, Any]) -> list[Verdict]:
     """Compare a whole table of budgets with a report."""
     return [judge(budget, report) for budget in table]
+
+
+def speed(report: Mapping[str, Any]) -> float | None:
+    """How fast this machine was in this run: 1.0 is the reference; None where LocMem was not measured."""
+    found = report["measures"].get("get", {}).get("results", {}).get("locmem", {}).get("median")
+    return REFERENCE_LOCMEM_GET_US / found if found else None
 
 
 def _why_missing(budget: Budget, report: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.progress(f"written to {options.json}")
     print(report.tables(found, options.markdown))
     if verdicts:
-        print("\n" + report.budget_table(verdicts, options.markdown))
+        print("\n" + report.budget_table(verdicts, budgets.speed(found), options.markdown))
     return int(any(verdict.failed for verdict in verdicts))
 
 

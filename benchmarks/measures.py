@@ -24,6 +24,10 @@ class WrongAnswer(Exception):
     """A backend did not return what was stored, so its speed means nothing."""
 
 
+class NotMeasured(Exception):
+    """A backend is left out of a measure that it could not finish in reasonable time."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """One backend under test: its row's name, its alias in Django, and the backend object of the thread that measures.

@@ -76,7 +76,8 @@ def add_measure(report: Report, measure: Measure, rows: Mapping[str, Row], skipp
     """
     results: dict[str, Any] = {}
     for name, row in rows.items():
-        results[name] = {"error": row.error} if row.error else {}
+        reasons = {"error": row.error, "skipped": row.skipped}
+        results[name] = {kind: reason for kind, reason in reasons.items() if reason}
         if row.measured:
             summary = figures.summarize(row.rounds, with_p99=not measure.more_is_better)
             results[name].update(asdict(summary))
@@ -117,8 +118,11 @@ def tables(report: Report, markdown: bool = False) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def budget_table(verdicts: Sequence[Verdict], markdown: bool = False) -> str:
-    """The budgets and how they fared, one line each."""
+def budget_table(verdicts: Sequence[Verdict], speed: float | None = None, markdown: bool = False) -> str:
+    """The budgets and how they fared, one line each.
+
+    Arguments: the verdicts; the speed of this machine in this run, where it is known; whether to write Markdown.
+    """
     header = ["budget", "measured", "middle half", "must", "", "aim", ""]
     lines = []
     for verdict in verdicts:
@@ -138,7 +142,18 @@ def budget_table(verdicts: Sequence[Verdict], markdown: bool = False) -> str:
                 aim_state,
             ]
         )
-    return _title("Budgets", markdown) + "\n\n" + _grid(header, lines, markdown)
+    parts = [_title("Budgets", markdown), _grid(header, lines, markdown)]
+    absolute = [verdict for verdict in verdicts if verdict.figure is not None and verdict.budget.unit == "ops/s"]
+    if speed is not None and absolute:
+        # Said beside the verdicts and not used in them: LocMem's get is a weak measure of a whole machine.
+        scaled = ", ".join(
+            f"{verdict.budget.title} {_in_unit(verdict.figure / speed, 'ops/s')}" for verdict in absolute
+        )
+        parts.append(
+            f"LocMem's get ran at {speed:.2f} of its speed on the machine for which the ops/s were set. "
+            f"At that machine's speed they would be some: {scaled}."
+        )
+    return "\n\n".join(parts)
 
 
 def _heading(report: Report) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from benchmarks.measures import Subject
+from benchmarks.measures import NotMeasured, Subject
 
 Result = TypeVar("Result")
 
@@ -30,10 +30,11 @@ class Work(Protocol):
 
 @dataclass
 class Row:
-    """The rounds of one backend in one measure; None where one failed, and then why."""
+    """The rounds of one backend in one measure; None where one failed or was left out, and then why."""
 
     rounds: list[list[float] | None] = field(default_factory=list)
     error: str | None = None
+    skipped: str | None = None
 
     @property
     def measured(self) -> bool:
@@ -58,7 +59,7 @@ def run(work: Work, subjects: Sequence[Subject], round_count: int, progress: Cal
             # Whoever comes after a slow backend finds other caches and another clock: so the first place goes round.
             for subject in [*subjects[turn:], *subjects[:turn]]:
                 row = rows[subject.name]
-                row.rounds.append(None if row.error else _guarded(row, subject, work.batch, progress))
+                row.rounds.append(None if row.error or row.skipped else _guarded(row, subject, work.batch, progress))
     finally:
         work.close()
     return rows
@@ -69,6 +70,10 @@ def _guarded(
 ) -> Result | None:
     try:
         return step(subject)
+    except NotMeasured as reason:
+        row.skipped = str(reason)
+        progress(f"    {subject.name}: left out: {reason}")
+        return None
     except Exception as error:
         row.error = f"{type(error).__name__}: {error}"[:300]
         progress(f"    {subject.name}: {row.error}")

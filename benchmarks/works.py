@@ -13,9 +13,9 @@ from benchmarks import data, figures
 from benchmarks.data import Plan
 from benchmarks.measures import (
     Measure,
+    NotMeasured,
     Operation,
     Subject,
-    WrongAnswer,
     clock_overhead_ns,
     expect,
     sample,
@@ -183,7 +183,7 @@ class Stores:
         self._operations: dict[str, Operation] = {}
 
     def prepare(self, subject: Subject) -> None:
-        """Load the store. Errors: WrongAnswer when that would take longer than the plan allows."""
+        """Load the store. Errors: NotMeasured when that would take longer than the plan allows."""
         count = self._key_counts[subject.name]
         keys = data.keys(count, "stored")
         value = data.text(100)
@@ -193,7 +193,7 @@ class Stores:
             passed = time.monotonic() - started
             expected = passed * count / (number * 1_000)
             if number >= 5 and expected > self._plan.load_limit_seconds:
-                raise WrongAnswer(f"not measured: loading {count:,} keys would take {expected:.0f} s")
+                raise NotMeasured(f"loading {count:,} keys would take {expected:.0f} s")
         expect(subject.cache.get(keys[count // 2]), value, "get of a key in the loaded store")
         self._progress(f"    {subject.name}: {count:,} keys loaded in {time.monotonic() - started:.1f} s")
         # Keys from all over the store, so that the large one is not measured on a small warm part of it.

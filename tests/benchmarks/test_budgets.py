@@ -90,3 +90,13 @@ def test_the_budget_table_shows_each_row_with_its_verdict() -> None:
     shown = report.budget_table(budgets.judge_all([GET, AGETS], found)).splitlines()
     assert any("embedded get / locmem" in line and "0.50x" in line and "pass" in line for line in shown)
     assert any("embedded agets" in line and "60 k" in line and "fall-short" in line for line in shown)
+
+
+def test_throughputs_are_also_shown_at_the_speed_of_the_reference() -> None:
+    found = a_report({"get": {"locmem": [8.6]}, "agets": {"embedded": [60_000.0]}})
+    found["measures"]["get"]["results"]["locmem"]["median"] = 8.6
+    assert budgets.speed(found) == pytest.approx(0.5)
+    shown = report.budget_table(budgets.judge_all([AGETS], found), budgets.speed(found))
+    assert "fall-short" in shown
+    assert "embedded agets 120 k" in shown
+    assert budgets.speed(a_report({})) is None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import report, rounds
-from benchmarks.measures import MEASURES_BY_NAME, Subject
+from benchmarks.measures import MEASURES_BY_NAME, NotMeasured, Subject
 from benchmarks.servers import ServerFailed, Workspace
 
 PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "caches.py"
@@ -116,6 +116,8 @@ class Scripted:
 
     def batch(self, subject: Subject) -> list[float]:
         self.asked.append(subject.name)
+        if subject.name == "slow":
+            raise NotMeasured("loading would take a week")
         if self.asked.count(subject.name) == self.failing_at.get(subject.name):
             raise TimeoutError("too slow")
         return [1.0]
@@ -140,6 +142,14 @@ def test_one_failing_backend_does_not_end_the_run() -> None:
     assert rows["b"].rounds == [[1.0], None, None]
     assert rows["c"].rounds == [[1.0]] * 3
     assert len(lines) == 2
+
+
+def test_a_backend_that_would_take_too_long_is_left_out_and_is_no_error() -> None:
+    rows = rounds.run(Scripted({}), [Subject(name, name, None) for name in ("a", "slow")], 2, lambda _line: None)
+    found: dict[str, Any] = {"measures": {}}
+    report.add_measure(found, MEASURES_BY_NAME["set"], rows, {})
+    assert found["measures"]["set"]["results"]["slow"] == {"skipped": "loading would take a week"}
+    assert found["measures"]["set"]["results"]["a"]["median"] == 1.0
 
 
 def test_a_server_that_ends_at_once_is_reported_with_its_output(tmp_path: Path) -> None:
