@@ -1,0 +1,210 @@
+"""The one public tree of errors.
+
+Every error that leaves this package is a :class:`KeyspaceError`: nothing from lmdb, msgpack, ssl or asyncio leaks out.
+The four branches say whose turn it is:
+
+- :class:`LocalError`: the caller's argument or the key's current state does not allow the call; nothing was changed.
+- :class:`StorageError`: this machine's store cannot do it (full, locked, damaged, not ours).
+- :class:`TransportError`: no node answered, or what it answered was not the protocol; nothing was changed, as far as known.
+- :class:`UnknownOutcome`: a write was sent and its answer was lost: it may or may not have happened.
+
+Classes also derive from the built-in error that Django users already catch (``ValueError``, ``TypeError``,
+``TimeoutError``), so that ``cache.incr("missing")`` is a ``ValueError`` as Django documents.
+
+Each class has a ``code``: the word that stands for it on the wire. :data:`ERRORS_BY_CODE` is that table.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KeyspaceError(Exception):
+    """Base of all errors of this package."""
+
+    code: ClassVar[str] = "error"
+
+
+class LocalError(KeyspaceError):
+    """The call cannot be done as asked; nothing was changed."""
+
+    code = "refused"
+
+
+class InvalidArgument(LocalError, ValueError):
+    """An argument has a value that the operation does not accept."""
+
+    code = "invalid-argument"
+
+
+class InvalidKey(InvalidArgument):
+    """A key is empty, or of a wrong type."""
+
+    code = "invalid-key"
+
+
+class KeyTooLong(InvalidKey):
+    """A key is longer than the store's limit (1,024 bytes)."""
+
+    code = "key-too-long"
+
+
+class ValueTooLarge(InvalidArgument):
+    """A value is larger than the configured limit (64 MiB by default)."""
+
+    code = "value-too-large"
+
+
+class UnknownOperation(LocalError, ValueError):
+    """No operation has this name: the other side speaks a newer protocol, or the frame is garbage."""
+
+    code = "unknown-operation"
+
+
+class MissingKey(LocalError, ValueError):
+    """The operation needs an existing key, and there is none. (``ValueError``, as Django's ``incr`` documents.)"""
+
+    code = "missing-key"
+
+
+class NotANumber(LocalError, ValueError, TypeError):
+    """The value under the key is not a number of the kind that the operation counts."""
+
+    code = "not-a-number"
+
+
+class NumberOverflow(LocalError, ValueError, OverflowError):
+    """The result would leave the signed 64-bit range, or would not be a finite float."""
+
+    code = "number-overflow"
+
+
+class WrongType(LocalError, TypeError):
+    """The value under the key has another type than the operation needs."""
+
+    code = "wrong-type"
+
+
+class CannotSerialize(LocalError, TypeError):
+    """The alias's serializer does not take this value."""
+
+    code = "cannot-serialize"
+
+
+class ConditionFailed(LocalError):
+    """A condition of an ``atomic`` block did not hold; none of its operations was done."""
+
+    code = "condition-failed"
+
+
+class NotSupported(LocalError):
+    """This alias cannot do that as it is configured."""
+
+    code = "not-supported"
+
+
+class ConfigurationError(KeyspaceError, ValueError):
+    """A setting is unknown, contradicts another one, or cannot be used on this machine."""
+
+    code = "configuration"
+
+
+class StorageError(KeyspaceError):
+    """The store of this machine, or of the node, cannot carry out the operation."""
+
+    code = "storage"
+
+
+class NoSpace(StorageError):
+    """The store is at its limit and holds nothing that may be evicted; deletes and reads still work."""
+
+    code = "no-space"
+
+
+class LockTimeout(StorageError, TimeoutError):
+    """Another process or thread held the writer lock for longer than this call may wait; nothing was written."""
+
+    code = "lock-timeout"
+
+
+class DamagedStore(StorageError):
+    """The store's files are damaged, and it holds records that must not be dropped silently."""
+
+    code = "damaged-store"
+
+
+class UncleanStore(StorageError):
+    """The machine went down while the store held unsynced writes, and it holds records that must not be dropped."""
+
+    code = "unclean-store"
+
+
+class ForeignStore(StorageError):
+    """The folder holds a database that this package did not make, or one of a newer format."""
+
+    code = "foreign-store"
+
+
+class UnsafeFork(StorageError):
+    """This process was forked in mid-transaction by a program that does not announce its forks to Python."""
+
+    code = "unsafe-fork"
+
+
+class TransportError(KeyspaceError):
+    """The node could not be reached, or the connection broke before the operation was sent."""
+
+    code = "transport"
+
+
+class NoConnection(TransportError, ConnectionError):
+    """No node answers at the address."""
+
+    code = "no-connection"
+
+
+class DeadlineExceeded(TransportError, TimeoutError):
+    """The call's time was over before an answer came. Only for reads and for writes that were never sent."""
+
+    code = "deadline-exceeded"
+
+
+class ProtocolError(TransportError):
+    """The other side sent something that is not this protocol, or a frame above the size limit."""
+
+    code = "protocol"
+
+
+class Overloaded(TransportError):
+    """The node has more work queued than it accepts; nothing was done. Try again later."""
+
+    code = "overloaded"
+
+
+class UnknownOutcome(KeyspaceError):
+    """A write was sent, and the connection broke or the time was over before its answer: it may have happened."""
+
+    code = "unknown-outcome"
+
+
+def _subclasses(cls: type[KeyspaceError]) -> list[type[KeyspaceError]]:
+    found = [cls]
+    for child in cls.__subclasses__():
+        found.extend(_subclasses(child))
+    return found
+
+
+ERRORS_BY_CODE: dict[str, type[KeyspaceError]] = {cls.code: cls for cls in _subclasses(KeyspaceError)}
+"""Every error class by the word that stands for it on the wire."""
+
+
+def error_from_code(code: str, message: str) -> KeyspaceError:
+    """The exception for a status word of the wire.
+
+    Arguments:
+        code: the status word of a reply.
+        message: the sentence that came with it.
+    Returns:
+        An instance of the class with that code, of :class:`KeyspaceError` itself for a word from a newer release.
+    """
+    return ERRORS_BY_CODE.get(code, KeyspaceError)(message)

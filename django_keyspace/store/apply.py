@@ -1,0 +1,390 @@
+"""What each writing operation does, inside a write transaction.
+
+``apply(context, name, arguments)`` is a pure function of the stored state and the operation: no clock, no randomness, no
+look at page counts or free space. Time is ``context.log_time_ms``, decided by whoever orders the writes; eviction arrives
+here as an explicit list of keys. The same code runs in an embedded store, in a node and in a simulation.
+
+An operation that fails raises before it has changed anything, so that others in the same transaction go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from django_keyspace.exceptions import KeyspaceError, MissingKey, NotANumber, NumberOverflow, WrongType
+from django_keyspace.operations import INT64_MAX, INT64_MIN, KEEP, Call, Expire, Value, value_too_large
+from django_keyspace.store import deadlines
+from django_keyspace.store.queries import READS, end_of_prefix
+from django_keyspace.store.record import (
+    HEADER_BYTES,
+    Flag,
+    Tag,
+    deadline_of,
+    inflate,
+    make_record,
+    payload_of,
+    unpack_header,
+)
+
+if TYPE_CHECKING:
+    from django_keyspace.store.environment import Environment
+
+_EVICTABLE = int(Flag.EVICTABLE)
+_COMPRESSED = int(Flag.COMPRESSED)
+
+
+class WriteContext:
+    """One write transaction: where operations are applied, and what they have in common.
+
+    Attributes:
+        txn: the LMDB transaction.
+        store: handles and limits.
+        log_time_ms: the time of this transaction for all deadlines in it.
+        revision: the number of this transaction; each record that it writes carries it.
+        written_bytes: payload bytes written so far, for the soft limit.
+        kept: change of the number of records that are not evictable, by database.
+    """
+
+    __slots__ = ("kept", "log_time_ms", "revision", "store", "txn", "written_bytes")
+
+    def __init__(self, txn: Any, store: Environment, log_time_ms: int, revision: int) -> None:
+        self.txn = txn
+        self.store = store
+        self.log_time_ms = log_time_ms
+        self.revision = revision
+        self.written_bytes = 0
+        self.kept: dict[int, int] = {}
+
+    def find(self, database: int, key: bytes) -> tuple[bytes | None, bytes | None]:
+        """``(stored, live)``: the record as it lies there, and the same unless it is expired."""
+        stored = self.txn.get(key, None, self.store.databases[database])
+        if stored is None:
+            return None, None
+        (deadline_ms,) = deadline_of(stored)
+        return stored, None if deadline_ms and deadline_ms <= self.log_time_ms else stored
+
+    def deadline(self, expire: Expire, live: bytes | None) -> int:
+        """The deadline that an ``expire`` argument stands for, 0 for none. ``live`` is the record it may be kept from."""
+        if expire is None:
+            return 0
+        if type(expire) is int:
+            return self.log_time_ms + expire
+        if expire == KEEP:
+            return int(deadline_of(live)[0]) if live is not None else 0
+        return max(int(expire[1]), 1)
+
+    def put(
+        self, database: int, key: bytes, tag: int, flags: int, payload: bytes, deadline_ms: int, stored: bytes | None
+    ) -> None:
+        """Write a record over ``stored``, what lies there now. With a deadline in the past: only delete that."""
+        if deadline_ms and deadline_ms <= self.log_time_ms:
+            if stored is not None:
+                self.drop(database, key, stored)
+            return
+        old_bucket = 0
+        if stored is not None:
+            _, old_flags, _, _, _, old_bucket = unpack_header(stored)
+            if (old_flags ^ flags) & _EVICTABLE:
+                self.count_kept(database, 1 if old_flags & _EVICTABLE else -1)
+        elif not flags & _EVICTABLE:
+            self.count_kept(database, 1)
+        bucket = deadlines.index_deadline(self, database, key, deadline_ms, old_bucket) if deadline_ms else 0
+        record = make_record(tag, flags, payload, self.revision, deadline_ms, bucket)
+        self.txn.put(key, record, db=self.store.databases[database])
+        self.written_bytes += len(record) + len(key)
+
+    def drop(self, database: int, key: bytes, stored: bytes) -> None:
+        """Delete a record. Its entry in the deadline index becomes stale and goes when it is visited."""
+        if not unpack_header(stored)[1] & _EVICTABLE:
+            self.count_kept(database, -1)
+        self.txn.delete(key, db=self.store.databases[database])
+
+    def count_kept(self, database: int, change: int) -> None:
+        """Note that records which must not be evicted came or went."""
+        self.kept[database] = self.kept.get(database, 0) + change
+
+
+def apply(context: WriteContext, name: str, arguments: Sequence[Any]) -> Any:
+    """Do one operation of the table.
+
+    Returns:
+        The operation's result; see ``operations.OPERATIONS``.
+    Raises:
+        LocalError: the state does not allow it; nothing was changed.
+    """
+    write = WRITES.get(name)
+    if write is not None:
+        return write(context, *arguments)
+    return READS[name](context.txn, context.store, context.log_time_ms, *arguments)
+
+
+def set_value(context: WriteContext, database: int, key: bytes, value: Value, expire: Expire, presence: str) -> bool:
+    stored, live = context.find(database, key)
+    if presence != "always" and (presence == "absent") == (live is not None):
+        return False
+    tag, flags, payload = value
+    context.put(database, key, tag, flags, payload, context.deadline(expire, live), stored)
+    return True
+
+
+def set_many(context: WriteContext, database: int, pairs: Sequence[tuple[bytes, Value]], expire: Expire) -> int:
+    for key, (tag, flags, payload) in pairs:
+        stored, live = context.find(database, key)
+        context.put(database, key, tag, flags, payload, context.deadline(expire, live), stored)
+    return len(pairs)
+
+
+def touch(context: WriteContext, database: int, key: bytes, expire: Expire) -> bool:
+    stored, live = context.find(database, key)
+    if live is None:
+        return False
+    tag, flags, _, _, _, _ = unpack_header(live)
+    context.put(database, key, tag, flags, live[HEADER_BYTES:], context.deadline(expire, live), stored)
+    return True
+
+
+def remove(context: WriteContext, database: int, key: bytes) -> bytes | None:
+    stored, live = context.find(database, key)
+    if stored is not None:
+        context.drop(database, key, stored)
+    return live
+
+
+def delete(context: WriteContext, database: int, key: bytes) -> bool:
+    return remove(context, database, key) is not None
+
+
+def delete_many(context: WriteContext, database: int, keys: Sequence[bytes]) -> int:
+    return sum(remove(context, database, key) is not None for key in keys)
+
+
+def _number_under(live: bytes, accepted: tuple[int, ...], wanted: str) -> bytes:
+    tag = unpack_header(live)[0]
+    if tag not in accepted:
+        raise NotANumber(f"The value under the key is not {wanted}. Nothing was changed. Store a number there first.")
+    return payload_of(live)
+
+
+def incr(
+    context: WriteContext, database: int, key: bytes, delta: int, default: int | None, expire: Expire, flags: int
+) -> int:
+    stored, live = context.find(database, key)
+    if live is None:
+        if default is None:
+            raise MissingKey(
+                "There is nothing to count under the key. Nothing was changed. Set it first, or give a default."
+            )
+        number, deadline_ms = default + delta, context.deadline(expire, None)
+    else:
+        number = int(_number_under(live, (Tag.INTEGER,), "an integer")) + delta
+        _, flags, _, _, deadline_ms, _ = unpack_header(live)
+    if not INT64_MIN <= number <= INT64_MAX:
+        raise NumberOverflow("The sum leaves the signed 64-bit range. Nothing was changed.")
+    context.put(database, key, Tag.INTEGER, flags, b"%d" % number, deadline_ms, stored)
+    return number
+
+
+def incr_float(
+    context: WriteContext, database: int, key: bytes, delta: float, default: float | None, expire: Expire, flags: int
+) -> float:
+    stored, live = context.find(database, key)
+    if live is None:
+        if default is None:
+            raise MissingKey(
+                "There is nothing to count under the key. Nothing was changed. Set it first, or give a default."
+            )
+        number, deadline_ms = default + delta, context.deadline(expire, None)
+    else:
+        number = float(_number_under(live, (Tag.FLOAT, Tag.INTEGER), "a number")) + delta
+        _, flags, _, _, deadline_ms, _ = unpack_header(live)
+    if number - number != 0:  # infinite or NaN
+        raise NumberOverflow("The sum is not a finite float. Nothing was changed.")
+    context.put(database, key, Tag.FLOAT, flags, repr(number).encode(), deadline_ms, stored)
+    return number
+
+
+def append(context: WriteContext, database: int, key: bytes, value: Value, expire: Expire) -> int:
+    tag, flags, payload = value
+    stored, live = context.find(database, key)
+    deadline_ms = context.deadline(expire, None)
+    if live is not None:
+        old_tag, flags, _, _, deadline_ms, _ = unpack_header(live)
+        if old_tag != tag or tag not in (Tag.TEXT, Tag.BYTES, Tag.RAW):
+            raise WrongType("Only text can be appended to text, and bytes to bytes. Nothing was changed.")
+        old_payload = payload_of(live)
+        limit_bytes = context.store.limits.value_bytes_max
+        if flags & _COMPRESSED:
+            old_payload, flags = inflate(old_payload, limit_bytes), flags & ~_COMPRESSED
+        payload = old_payload + payload
+        if len(payload) > limit_bytes:
+            raise value_too_large(len(payload), limit_bytes)
+    context.put(database, key, tag, flags, payload, deadline_ms, stored)
+    return len(payload)
+
+
+def _holds(context: WriteContext, database: int, condition: Sequence[Any]) -> tuple[bool, bytes | None, bytes | None]:
+    """Whether a condition holds, with what :meth:`WriteContext.find` says of its key."""
+    kind, key = condition[0], condition[1]
+    stored, live = context.find(database, key)
+    if kind == "absent":
+        holds = live is None
+    elif live is None:
+        holds = False
+    elif kind == "present":
+        holds = True
+    elif kind == "revision":
+        holds = unpack_header(live)[3] == condition[2]
+    else:
+        holds = condition[2] in (None, unpack_header(live)[0]) and live[HEADER_BYTES:] == condition[3]
+    return holds, stored, live
+
+
+def cas(
+    context: WriteContext, database: int, condition: Sequence[Any], value: Value | None, expire: Expire
+) -> tuple[bool, bytes | None]:
+    holds, stored, live = _holds(context, database, condition)
+    if not holds:
+        return False, live
+    if value is not None:
+        tag, flags, payload = value
+        context.put(database, condition[1], tag, flags, payload, context.deadline(expire, live), stored)
+    elif stored is not None:
+        context.drop(database, condition[1], stored)
+    return True, live
+
+
+def rename(context: WriteContext, database: int, key: bytes, new_key: bytes) -> bool:
+    stored, live = context.find(database, key)
+    if live is None or stored is None:
+        return False
+    if key != new_key:
+        target, _ = context.find(database, new_key)
+        tag, flags, _, _, deadline_ms, _ = unpack_header(live)
+        context.drop(database, key, stored)
+        context.put(database, new_key, tag, flags, live[HEADER_BYTES:], deadline_ms, target)
+    return True
+
+
+def prune(context: WriteContext, database: int, prefix: bytes) -> int:
+    cursor = context.txn.cursor(db=context.store.databases[database])
+    end = end_of_prefix(prefix)
+    live = 0
+    found = cursor.set_range(prefix) if prefix else cursor.first()
+    while found and (end is None or cursor.key() < end):
+        _, flags, _, _, deadline_ms, _ = unpack_header(cursor.value())
+        live += not deadline_ms or deadline_ms > context.log_time_ms
+        if not flags & _EVICTABLE:
+            context.count_kept(database, -1)
+        found = cursor.delete() and cursor.key() != b""
+    return live
+
+
+def clear(context: WriteContext, database: int, everything: bool) -> int:
+    store, txn = context.store, context.txn
+    handle = store.databases[database]
+    records: int = txn.stat(handle)["entries"]
+    kept = store.kept_records(txn, database) + context.kept.get(database, 0)
+    if everything or not kept:
+        txn.drop(handle, delete=False)
+        if kept:
+            context.count_kept(database, -kept)
+    else:
+        records = _clear_evictable(context, database)
+    if not any(txn.stat(other)["entries"] for other in store.databases):
+        txn.drop(store.deadlines, delete=False)  # every entry is stale now
+    return records
+
+
+def _clear_evictable(context: WriteContext, database: int) -> int:
+    cursor = context.txn.cursor(db=context.store.databases[database])
+    records = 0
+    found = cursor.first()
+    while found:
+        if unpack_header(cursor.value())[1] & _EVICTABLE:
+            records += 1
+            found = cursor.delete() and cursor.key() != b""
+        else:
+            found = cursor.next()
+    return records
+
+
+def cull(context: WriteContext, database: int, keys: Sequence[bytes], records_max: int, frequency: int) -> int:
+    handle = context.store.databases[database]
+    records: int = context.txn.stat(handle)["entries"]
+    new = sum(context.txn.get(key, None, handle) is None for key in keys)
+    if not new or records + new <= records_max:
+        return 0
+    rows = []
+    for key, record in context.txn.cursor(db=handle):
+        _, flags, _, revision, deadline_ms, _ = unpack_header(record)
+        if flags & _EVICTABLE:
+            expired = bool(deadline_ms) and deadline_ms <= context.log_time_ms
+            rows.append((not expired, revision, key))
+    rows.sort()  # expired ones first, then those written longest ago
+    wanted = records // frequency if frequency else records
+    addresses = [(database, key) for _, _, key in rows[: max(wanted, records + new - records_max)]]
+    return evict(context, addresses)
+
+
+def evict(context: WriteContext, addresses: Sequence[tuple[int, bytes]]) -> int:
+    evicted = 0
+    for database, key in addresses:
+        stored, _ = context.find(database, key)
+        if stored is not None and unpack_header(stored)[1] & _EVICTABLE:
+            context.drop(database, key, stored)
+            evicted += 1
+    return evicted
+
+
+def batch(context: WriteContext, calls: Sequence[Call]) -> list[tuple[str, Any]]:
+    answers: list[tuple[str, Any]] = []
+    for name, *arguments in calls:
+        try:
+            answers.append(("ok", apply(context, name, arguments)))
+        except KeyspaceError as error:
+            answers.append((error.code, str(error)))
+    return answers
+
+
+def atomic(
+    context: WriteContext, conditions: Sequence[tuple[int, Sequence[Any]]], calls: Sequence[Call]
+) -> tuple[bool, Any]:
+    for index, (database, condition) in enumerate(conditions):
+        if not _holds(context, database, condition)[0]:
+            return False, index
+    outer, kept, written_bytes = context.txn, dict(context.kept), context.written_bytes
+    context.txn = context.store.child_transaction(outer)
+    try:
+        results = [apply(context, name, arguments) for name, *arguments in calls]
+        context.txn.commit()
+    except BaseException:
+        context.txn.abort()
+        context.kept, context.written_bytes = kept, written_bytes
+        raise
+    finally:
+        context.txn = outer
+    return True, results
+
+
+WRITES: Final[dict[str, Callable[..., Any]]] = {
+    "set": set_value,
+    "set_many": set_many,
+    "touch": touch,
+    "delete": delete,
+    "delete_many": delete_many,
+    "incr": incr,
+    "incr_float": incr_float,
+    "append": append,
+    "cas": cas,
+    "remove": remove,
+    "rename": rename,
+    "prune": prune,
+    "clear": clear,
+    "cull": cull,
+    "batch": batch,
+    "atomic": atomic,
+    "sweep": deadlines.sweep,
+    "evict": evict,
+}
+"""The function of each writing operation."""

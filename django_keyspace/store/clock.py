@@ -1,0 +1,49 @@
+"""The host's clocks, and the log clock that is made from them.
+
+Deadlines are compared with the **log clock**: milliseconds since the epoch that never go back. It follows the wall clock;
+when the wall clock was set back it goes on from its last known value at nine tenths of the speed of the host's monotonic
+clock, until the wall clock has caught up. So nothing that had expired comes back, and nothing stays for ever.
+
+The last value and the monotonic clock's reading at that moment stand in the store, for all processes of the host. Tests
+replace :func:`wall_ms` and :func:`boot_ms`.
+"""
+
+from __future__ import annotations
+
+import time
+
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def wall_ms() -> int:
+    """The wall clock: milliseconds since the epoch."""
+    return int(time.time() * 1000)
+
+
+def boot_ms() -> int:
+    """A clock that never goes back and is the same for all processes of the host, in milliseconds.
+
+    Linux counts time in suspend too; elsewhere the monotonic clock has to do.
+    """
+    if _BOOT_CLOCK is not None:
+        return time.clock_gettime_ns(_BOOT_CLOCK) // 1_000_000
+    return time.monotonic_ns() // 1_000_000
+
+
+def next_log_time(last_ms: int, last_boot_ms: int) -> tuple[int, int]:
+    """The log clock now.
+
+    Arguments:
+        last_ms: the log clock at its last known moment.
+        last_boot_ms: :func:`boot_ms` at that moment.
+    Returns:
+        ``(log_time_ms, boot_ms)`` to be remembered for the next call.
+    """
+    now_ms, now_boot_ms = wall_ms(), boot_ms()
+    if now_ms >= last_ms:
+        return now_ms, now_boot_ms
+    # A reading below the last one is another boot's: nothing is known about the time in between.
+    advance_ms = max(now_boot_ms - last_boot_ms, 0) * 9 // 10
+    if advance_ms or now_boot_ms < last_boot_ms:
+        return last_ms + advance_ms, now_boot_ms
+    return last_ms, last_boot_ms

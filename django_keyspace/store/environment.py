@@ -1,0 +1,253 @@
+"""The LMDB environment of one store in one process: files, handles, meta record, sizes.
+
+What LMDB asks for is kept here and in ``store/store.py`` (reasons and measurements in docs/design.md): never writemap; a
+large sparse map that grows rarely; files of our own making only; a file that was cut short is noticed before it is mapped;
+many reader slots, cleared when the store is opened.
+
+The unnamed database of the environment holds the meta record (format, revision, log clock) and the count of records that
+are not evictable, next to LMDB's own entries for the named ones: its page is written by every commit anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from typing import Any, Final, NamedTuple
+
+import lmdb
+
+from django_keyspace.exceptions import ForeignStore, NoSpace
+from django_keyspace.operations import Limits
+from django_keyspace.store import clock
+from django_keyspace.store.errors import free_disk_bytes
+from django_keyspace.store.folder import DATA_FILE, Folder
+from django_keyspace.store.options import MAP_BYTES_LEAST, StoreOptions
+
+logger = logging.getLogger("django_keyspace.store")
+
+READERS_MAX: Final = 2048
+SOFT_LIMIT_SHARE: Final = 0.85
+"""Deletes need fresh pages too. Below this share of the map they always found some; see docs/design.md."""
+_FILE_FORMAT_LMDB_1: Final = 1
+_AS_THE_FILE_IS: Final = -1
+
+_META_KEY: Final = b"\0keyspace"
+_KEPT_KEY: Final = b"\0kept"
+_META = struct.Struct("<HHQQQ")
+_META_FORMAT: Final = 1
+META_CLEAN: Final = 1
+"""Flag of the meta record: the state file says clean, so the next unsynced write must first make it say dirty."""
+
+
+class Meta(NamedTuple):
+    """The meta record.
+
+    Attributes:
+        format: version of the records' layout.
+        flags: :data:`META_CLEAN` or 0.
+        revision: number of the last write transaction.
+        log_ms: the log clock at that transaction.
+        boot_ms: the host's monotonic clock at that moment.
+    """
+
+    format: int
+    flags: int
+    revision: int
+    log_ms: int
+    boot_ms: int
+
+
+class Environment:
+    """An open environment.
+
+    Arguments:
+        folder: its folder, prepared, whose lock file this process holds.
+        options: how to open it.
+        is_new: there is no data file yet.
+    Raises:
+        lmdb.Error: it cannot be opened. Errors that say damage are ``errors.DAMAGE``.
+        ForeignStore: it is not ours.
+
+    Attributes:
+        databases: handles of the numbered databases.
+        deadlines: handle of the deadline index.
+        limits: what arguments are checked against.
+        begin: LMDB's ``begin``.
+    """
+
+    def __init__(self, folder: Folder, options: StoreOptions, is_new: bool) -> None:
+        self.folder = folder
+        self.options = options
+        self.limits: Limits = options.limits
+        self.lmdb = self._open(is_new)
+        try:
+            self._check_file_size()
+            self._main = self.lmdb.open_db(None)
+            if is_new:
+                self._make_databases()
+            self._check_format()
+            handles = [_database_name(number) for number in range(options.databases)]
+            self.databases = [self.lmdb.open_db(name, create=False) for name in handles]
+            self.deadlines = self.lmdb.open_db(b"deadlines", create=False)
+            self.lmdb.reader_check()
+        except BaseException:
+            self.lmdb.close()
+            raise
+        self.begin: Any = self.lmdb.begin
+        self.identity = file_identity(folder)
+
+    def _open(self, is_new: bool) -> lmdb.Environment:
+        map_bytes = self.options.map_bytes
+        while True:
+            try:
+                return lmdb.open(
+                    self.folder.path,
+                    map_size=map_bytes,
+                    max_dbs=self.options.databases + 16,
+                    max_readers=READERS_MAX,
+                    sync=self.options.durability == "commit",
+                    mode=0o600,
+                    readahead=False,
+                    lib_version=_FILE_FORMAT_LMDB_1 if is_new else _AS_THE_FILE_IS,
+                )
+            except lmdb.MemoryError:
+                if map_bytes <= MAP_BYTES_LEAST * 256:
+                    raise
+                map_bytes //= 2
+                logger.warning(
+                    "Address space is limited here: %s is mapped with %d bytes.", self.folder.path, map_bytes
+                )
+
+    def _check_file_size(self) -> None:
+        """A file that was cut short would kill the process at the first look behind its end."""
+        needed = (self.lmdb.info()["last_pgno"] + 1) * self.lmdb.stat()["psize"]
+        size = os.path.getsize(self.folder.file(DATA_FILE))
+        if size < needed:
+            raise lmdb.CorruptedError(f"the file has {size:,} bytes of {needed:,}")
+
+    def _make_databases(self) -> None:
+        with self.lmdb.begin(write=True) as txn:
+            for number in range(self.options.databases):
+                self.lmdb.open_db(_database_name(number), txn=txn)
+            self.lmdb.open_db(b"deadlines", txn=txn)
+            log_ms, boot_ms = clock.next_log_time(0, 0)
+            self.write_meta(txn, Meta(_META_FORMAT, META_CLEAN, 0, log_ms, boot_ms))
+        self.lmdb.sync(True)
+
+    def _check_format(self) -> None:
+        with self.lmdb.begin() as txn:
+            record = txn.get(_META_KEY)
+            has_all = txn.get(_database_name(self.options.databases - 1)) is not None
+        if record is None or len(record) != _META.size:
+            raise ForeignStore(
+                f"{self.folder.path} holds an LMDB database without this package's meta record. It was not touched. Choose "
+                "another LOCATION."
+            )
+        version = _META.unpack(record)[0]
+        if version != _META_FORMAT:
+            raise ForeignStore(
+                f"The data of {self.folder.path} has format {version}; this release knows {_META_FORMAT}. It was not "
+                "touched. Use the release that made it."
+            )
+        if not has_all:  # the option databases was raised
+            with self.lmdb.begin(write=True) as txn:
+                for number in range(self.options.databases):
+                    self.lmdb.open_db(_database_name(number), txn=txn)
+                counts = txn.get(_KEPT_KEY)
+                if counts:
+                    txn.put(_KEPT_KEY, counts.ljust(8 * self.options.databases, b"\0"))
+
+    def close(self) -> None:
+        """Close it. No transaction of this process may be running."""
+        self.lmdb.close()
+
+    # ------------------------------------------------------------------------------------- inside a transaction
+
+    def read_meta(self, txn: Any) -> Meta:
+        """The meta record."""
+        return Meta._make(_META.unpack(txn.get(_META_KEY)))
+
+    def write_meta(self, txn: Any, meta: Meta) -> None:
+        """Replace the meta record."""
+        txn.put(_META_KEY, _META.pack(*meta))
+
+    def child_transaction(self, parent: Any) -> Any:
+        """A transaction within a write transaction, for ``atomic``."""
+        return self.lmdb.begin(write=True, parent=parent)
+
+    def kept_records(self, txn: Any, database: int) -> int:
+        """How many records of a database are not evictable, before the running transaction's changes."""
+        counts = txn.get(_KEPT_KEY)
+        return int(struct.unpack_from("<Q", counts, 8 * database)[0]) if counts else 0
+
+    def change_kept_records(self, txn: Any, changes: dict[int, int]) -> bool:
+        """Add to the counts of records that are not evictable. True if there are any now."""
+        counts = [self.kept_records(txn, number) for number in range(len(self.databases))]
+        for database, change in changes.items():
+            counts[database] += change
+        txn.put(_KEPT_KEY, struct.pack(f"<{len(counts)}Q", *counts))
+        return any(counts)
+
+    def used_bytes(self, txn: Any) -> int:
+        """Bytes of the pages that hold data now. (The file's size only says how many there once were.)"""
+        pages = page_bytes = 0
+        for handle in (self._main, self.deadlines, *self.databases):
+            stat = txn.stat(handle)
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+            page_bytes = stat["psize"]
+        return pages * page_bytes
+
+    def figures(self, txn: Any, now_ms: int) -> dict[str, Any]:
+        """What the operation ``status`` answers."""
+        meta = self.read_meta(txn)
+        info = self.lmdb.info()
+        records = [int(txn.stat(handle)["entries"]) for handle in self.databases]
+        return {
+            "path": self.folder.path,
+            "durability": self.options.durability,
+            "revision": meta.revision,
+            "log_time_ms": max(meta.log_ms, now_ms),
+            "records": sum(records),
+            "records_by_database": records,
+            "kept_records_by_database": [self.kept_records(txn, number) for number in range(len(records))],
+            "used_bytes": self.used_bytes(txn),
+            "max_bytes": self.options.max_bytes,
+            "file_bytes": os.path.getsize(self.folder.file(DATA_FILE)),
+            "map_bytes": info["map_size"],
+            "readers": info["num_readers"],
+        }
+
+    # ------------------------------------------------------------------------------------- outside of transactions
+
+    def grown_map_bytes(self) -> int:
+        """The size that a full map should grow to.
+
+        Raises:
+            NoSpace: the soft limit does not ask for more, or the disk has no room.
+        """
+        current = self.lmdb.info()["map_size"]
+        if current * SOFT_LIMIT_SHARE >= self.options.max_bytes + 2 * self.options.value_bytes_max:
+            raise NoSpace(
+                f"The store {self.folder.path} has filled its map of {current:,} bytes. Nothing was written. Delete records, "
+                "or raise max_bytes."
+            )
+        free_bytes = free_disk_bytes(self.folder.path)
+        if free_bytes < MAP_BYTES_LEAST:
+            raise NoSpace(
+                f"The disk of {self.folder.path} has {free_bytes:,} bytes left. Nothing was written. Make room there."
+            )
+        return current * 2
+
+
+def _database_name(number: int) -> bytes:
+    return b"database%d" % number
+
+
+def file_identity(folder: Folder) -> tuple[int, int]:
+    """Device and inode of the data file that lies in a folder now; zeros if there is none."""
+    try:
+        stat = os.stat(folder.file(DATA_FILE))
+    except OSError:
+        return (0, 0)
+    return (stat.st_dev, stat.st_ino)

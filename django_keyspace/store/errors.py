@@ -1,0 +1,53 @@
+"""What LMDB's errors mean, in this package's words. Nothing from lmdb leaves ``store/``."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+import lmdb
+
+from django_keyspace.exceptions import DamagedStore, KeyspaceError, NoSpace, StorageError
+
+DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
+"""Errors that say that a data file is not what LMDB wrote."""
+
+_CONTAINER = (
+    "Two processes with the same process id use {path}: containers that share the folder but not the process ids. Give each "
+    "container its own folder, let them share the pid namespace, or run a node and connect to it."
+)
+
+
+def free_disk_bytes(path: str) -> int:
+    """Bytes that this user may still write on the disk of a path."""
+    figures = os.statvfs(path)
+    return figures.f_bavail * figures.f_frsize
+
+
+def explain(error: lmdb.Error, path: str) -> KeyspaceError:
+    """The error of ours for one of LMDB's.
+
+    Arguments:
+        error: what LMDB raised; nothing was committed.
+        path: the store's folder.
+    """
+    if isinstance(error, DAMAGE):
+        return DamagedStore(f"The store {path} is damaged: {error}.")
+    if isinstance(error, lmdb.LockError):
+        return StorageError(_CONTAINER.format(path=path))
+    if isinstance(error, lmdb.ReadersFullError):
+        return StorageError(
+            f"All {2048} reader slots of {path} are taken by living processes. Use fewer processes and threads on one store."
+        )
+    if isinstance(error, lmdb.DiskError | lmdb.MapFullError) or error.code in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        free_bytes = free_disk_bytes(path)
+        if free_bytes < 16 * 2**20:
+            return NoSpace(
+                f"The disk of {path} is full ({free_bytes:,} bytes left): {error}. Nothing was written. Make room there."
+            )
+    if error.code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(
+            f"The files of {path} may not be used by this user: {error}. Mend their owner or permissions."
+        )
+    return StorageError(f"The store {path} failed: {error}. Nothing was written. Check the disk and the system's log.")

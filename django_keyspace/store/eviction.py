@@ -1,0 +1,102 @@
+"""Which records go when a store is at its soft limit. Decided by the orderer of writes, outside of ``apply``.
+
+In this order: records that have expired, records that expire soonest, then a sample of the others, of which those written
+longest ago go. Never a record that is not evictable. The choice is handed to the ``evict`` operation as a list of keys.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from django_keyspace.store.deadlines import due_entries
+from django_keyspace.store.record import Flag, unpack_header
+
+if TYPE_CHECKING:
+    from django_keyspace.store.apply import WriteContext
+
+Address = tuple[int, bytes]
+ROUND_ADDRESSES_MAX: Final = 1000
+_ENTRIES_LOOKED_AT_MAX: Final = 4000
+_SAMPLE_ROWS: Final = 32
+_SAMPLES_MAX: Final = 64
+_NO_BUCKET: Final = 2**32
+_EVICTABLE = int(Flag.EVICTABLE)
+
+
+def choose(context: WriteContext, bytes_to_free: int) -> list[Address]:
+    """Choose evictable records worth about ``bytes_to_free`` bytes.
+
+    Arguments:
+        context: the write transaction; it is only read.
+        bytes_to_free: how much to free; the list is bounded, so one round may choose less.
+    Returns:
+        Addresses ``(database, key)``; empty if there is nothing to evict.
+    """
+    chosen: dict[Address, None] = {}
+    freed = 0
+    for source in (_soonest(context), _sampled(context)):
+        for address, size in source:
+            if address not in chosen:
+                chosen[address] = None
+                freed += size
+            if freed >= bytes_to_free or len(chosen) >= ROUND_ADDRESSES_MAX:
+                return list(chosen)
+    return list(chosen)
+
+
+def _soonest(context: WriteContext) -> Iterator[tuple[Address, int]]:
+    """Evictable records in the order of the deadline index. Entries that stand too early or are stale are passed over."""
+    for looked_at, (_, bucket, database, key) in enumerate(due_entries(context, _NO_BUCKET)):
+        if looked_at >= _ENTRIES_LOOKED_AT_MAX:
+            return
+        record = context.txn.get(key, None, context.store.databases[database])
+        if record is None:
+            continue
+        _, flags, _, _, _, record_bucket = unpack_header(record)
+        if record_bucket == bucket and flags & _EVICTABLE:
+            yield (database, key), len(key) + len(record)
+
+
+def _sampled(context: WriteContext) -> Iterator[tuple[Address, int]]:
+    """The older half of the evictable records of random places."""
+    databases = [
+        (number, handle) for number, handle in enumerate(context.store.databases) if context.txn.stat(handle)["entries"]
+    ]
+    for _ in range(_SAMPLES_MAX if databases else 0):
+        number, handle = random.choice(databases)
+        rows = _rows_at_random(context.txn.cursor(db=handle))
+        rows.sort()
+        for _, key, size in rows[: (len(rows) + 1) // 2]:
+            yield (number, key), size
+
+
+def _rows_at_random(cursor: Any) -> list[tuple[int, bytes, int]]:
+    """``(revision, key, size)`` of evictable records from a random place on, round the end if need be."""
+    rows = []
+    found = cursor.set_range(_random_key(cursor)) or cursor.first()
+    for _ in range(_SAMPLE_ROWS):
+        if not found:
+            break
+        record = cursor.value()
+        _, flags, _, revision, _, _ = unpack_header(record)
+        if flags & _EVICTABLE:
+            rows.append((revision, cursor.key(), len(cursor.key()) + len(record)))
+        found = cursor.next()
+    return rows
+
+
+def _random_key(cursor: Any) -> bytes:
+    """A key between the first and the last one: their common beginning, and eight bytes between what follows."""
+    cursor.first()
+    first = cursor.key()
+    cursor.last()
+    last = cursor.key()
+    common = 0
+    while common < len(first) and common < len(last) and first[common] == last[common]:
+        common += 1
+    low = int.from_bytes(first[common : common + 8].ljust(8, b"\0"), "big")
+    high = int.from_bytes(last[common : common + 8].ljust(8, b"\xff"), "big")
+    between: bytes = random.randint(low, max(low, high)).to_bytes(8, "big")
+    return bytes(last[:common]) + between

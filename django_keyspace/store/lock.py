@@ -1,0 +1,132 @@
+"""The writer lock: one writer at a time among all threads and processes, with a deadline.
+
+LMDB has a writer lock of its own, which cannot time out: one frozen process (a debugger, a paused container) would hang
+every writer of the host. So writers pass this lock first: a mutex among the threads of a process, then ``flock`` on a file
+of ours. A killed holder's lock is released by the kernel.
+
+``flock`` cannot time out either. It is tried once; if another process holds it, a helper thread waits for it without
+polling, and the caller waits for the helper as long as its deadline allows. A helper that gets the lock after its caller
+gave up releases it at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from time import monotonic
+
+from django_keyspace.exceptions import LockTimeout
+
+_EXCLUSIVE_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
+
+
+class WriterLock:
+    """The writer lock of one store in this process. Never shared across a fork: the child makes a new one.
+
+    Arguments:
+        path: the lock file; made if it is missing.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._mutex = threading.Lock()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._helper: _Helper | None = None
+
+    def acquire(self, wait_s: float) -> None:
+        """Take the lock.
+
+        Arguments:
+            wait_s: how long to wait for it at most, in seconds.
+        Raises:
+            LockTimeout: somebody else held it all that time.
+        """
+        if not self._mutex.acquire(blocking=False):
+            started = monotonic()
+            if not self._mutex.acquire(timeout=max(wait_s, 0)):
+                raise self._timeout(wait_s, "another thread of this process")
+            wait_s -= monotonic() - started
+        try:
+            fcntl.flock(self._file, _EXCLUSIVE_NOW)
+        except BlockingIOError:
+            self._wait_for_file(wait_s)
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def release(self) -> None:
+        """Give the lock back."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._mutex.release()
+
+    def close(self) -> None:
+        """Close the file. In a forked child this leaves the parent's lock alone: it closes the child's descriptor only."""
+        if self._helper is not None:
+            self._helper.stop()
+        os.close(self._file)
+
+    def _wait_for_file(self, wait_s: float) -> None:
+        try:
+            if self._helper is None:
+                self._helper = _Helper(self._file)
+            acquired = self._helper.wait_for_lock(wait_s)
+        except BaseException:
+            self._mutex.release()
+            raise
+        if not acquired:
+            self._mutex.release()
+            raise self._timeout(wait_s, "another process")
+
+    def _timeout(self, wait_s: float, holder: str) -> LockTimeout:
+        return LockTimeout(
+            f"The writer lock {self._path} was held by {holder} for all of the {max(wait_s, 0):.3g} s that this call may "
+            "wait. Nothing was written. Is a process paused in mid-write, or a very long write running?"
+        )
+
+
+class _Helper:
+    """A thread that waits in ``flock`` on behalf of a caller who has a deadline.
+
+    The mutex of :class:`WriterLock` lets one caller at a time in. A caller that gives up leaves the helper waiting; the
+    next caller joins that wait.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._condition = threading.Condition()
+        self._waiting = False  # the thread is in flock
+        self._wanted = False  # a caller waits for its outcome
+        self._acquired = False
+        self._stopped = False
+        threading.Thread(target=self._run, name="keyspace-writer-lock", daemon=True).start()
+
+    def wait_for_lock(self, wait_s: float) -> bool:
+        """Wait for the file lock; True if the caller now holds it."""
+        with self._condition:
+            self._wanted = self._waiting = True
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._acquired, timeout=max(wait_s, 0))
+            acquired, self._acquired, self._wanted = self._acquired, False, False
+            return acquired
+
+    def stop(self) -> None:
+        """End the thread when it is not waiting in ``flock``."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._waiting or self._stopped)
+                if self._stopped:
+                    return
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            with self._condition:
+                self._waiting = False
+                if self._wanted:
+                    self._acquired = True
+                    self._condition.notify_all()
+                else:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)

@@ -1,0 +1,104 @@
+"""The upkeep of a store: a thread that syncs once a second, sweeps what has expired, and clears dead readers.
+
+It starts with the first write of a process and sleeps while there is nothing to do. Each process that writes runs one;
+their work is cheap to find done already: the sweep first looks, in a read transaction, whether anything is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from django_keyspace.exceptions import KeyspaceError
+
+if TYPE_CHECKING:
+    from django_keyspace.store.store import Store
+
+logger = logging.getLogger("django_keyspace.store")
+
+TICK_S: Final = 1.0
+_SWEEP_RECORDS: Final = 500
+_SWEEPS_PER_TICK_MAX: Final = 20
+_READER_CHECK_S: Final = 60.0
+_IDLE_TICKS_UNTIL_CLEAN: Final = 3
+
+
+class Maintenance:
+    """The upkeep of one store in one process.
+
+    Arguments:
+        store: whose ``sync``, ``sweep`` and so on it calls.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._starting = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._written = False  # since the last tick
+        self._unsynced = False
+        self._is_clean = True
+        self._idle_ticks = 0
+        self._next_reader_check = monotonic() + _READER_CHECK_S
+
+    def note_write(self) -> None:
+        """A commit was made. On the hot path: two attributes."""
+        self._written = True
+        if self._thread is None:
+            self._start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._starting:
+            thread, self._thread = self._thread, None
+        self._stopped.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                self._stopped = threading.Event()
+                self._thread = threading.Thread(target=self._run, name="keyspace-maintenance", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        stopped = self._stopped
+        while not stopped.wait(TICK_S):
+            try:
+                self.tick()
+            except KeyspaceError as error:
+                logger.warning("Upkeep of %s: %s", self._store.path, error)
+            except Exception:
+                logger.exception("Upkeep of %s failed.", self._store.path)
+
+    def tick(self) -> None:
+        """One second's upkeep."""
+        store = self._store
+        if store.reopen_if_replaced():
+            return
+        written, self._written = self._written, False
+        self._unsynced |= written
+        self._idle_ticks = 0 if written else self._idle_ticks + 1
+        if store.options.durability == "interval" and self._unsynced:
+            self._unsynced = False  # a write that lands from here on sets _written
+            store.sync()
+            self._is_clean = False
+        if not self._is_clean and self._idle_ticks >= _IDLE_TICKS_UNTIL_CLEAN:
+            self._is_clean = True
+            store.mark_clean()
+        self._sweep()
+        if monotonic() >= self._next_reader_check:
+            self._next_reader_check = monotonic() + _READER_CHECK_S
+            store.check_readers()
+
+    def _sweep(self) -> None:
+        for _ in range(_SWEEPS_PER_TICK_MAX):
+            if self._stopped.is_set() or not self._store.sweep_is_due():
+                return
+            deleted, more = self._store.write("sweep", _SWEEP_RECORDS)
+            self._store.counters.expired += deleted
+            if not more:
+                return

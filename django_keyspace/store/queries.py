@@ -1,0 +1,186 @@
+"""What each reading operation answers, inside a transaction of its caller.
+
+``READS[name](txn, store, now_ms, *arguments)``: ``txn`` is an LMDB transaction (a read-only one, or the write transaction
+of a batch), ``store`` has the handles and limits, ``now_ms`` is the log time that decides what is expired. The functions
+change nothing and look at nothing else, so that embedded stores, nodes and simulations answer alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from django_keyspace.operations import PAGE_ROWS_MAX
+from django_keyspace.store.record import HEADER_BYTES, deadline_of
+
+if TYPE_CHECKING:
+    from django_keyspace.store.environment import Environment
+
+PAGE_BYTES_MAX: Final = 1024 * 1024
+"""A page of a listing ends after the row that brings it to so many bytes, however few rows it has."""
+
+
+def get(txn: Any, store: Environment, now_ms: int, database: int, key: bytes) -> bytes | None:
+    """The record under a key, or None."""
+    record: bytes | None = txn.get(key, None, store.databases[database])
+    if record is not None:
+        (deadline_ms,) = deadline_of(record)
+        if deadline_ms and deadline_ms <= now_ms:
+            return None
+    return record
+
+
+def get_many(txn: Any, store: Environment, now_ms: int, database: int, keys: Iterable[bytes]) -> list[bytes | None]:
+    """The records under many keys, in their order."""
+    read, handle = txn.get, store.databases[database]
+    records = []
+    for key in keys:
+        record = read(key, None, handle)
+        if record is not None:
+            (deadline_ms,) = deadline_of(record)
+            if deadline_ms and deadline_ms <= now_ms:
+                record = None
+        records.append(record)
+    return records
+
+
+def exists(txn: Any, store: Environment, now_ms: int, database: int, key: bytes) -> bool:
+    """Whether a key has a live record."""
+    return get(txn, store, now_ms, database, key) is not None
+
+
+def length(txn: Any, store: Environment, now_ms: int, database: int, key: bytes) -> int | None:
+    """Bytes of the payload as it is stored, or None."""
+    record = get(txn, store, now_ms, database, key)
+    return None if record is None else len(record) - HEADER_BYTES
+
+
+def ttl(txn: Any, store: Environment, now_ms: int, database: int, key: bytes) -> int | None:
+    """Milliseconds left; -1 without deadline; None for a missing key."""
+    record = get(txn, store, now_ms, database, key)
+    if record is None:
+        return None
+    (deadline_ms,) = deadline_of(record)
+    return deadline_ms - now_ms if deadline_ms else -1
+
+
+def end_of_prefix(prefix: bytes) -> bytes | None:
+    """The smallest key above every key with this prefix, or None if there is no such key."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
+
+
+def _walk(cursor: Any, prefix: bytes, start_key: bytes, forward: bool) -> Iterator[bytes]:
+    """Keys of the prefix range from ``start_key`` on, in either direction. An empty start key is the range's beginning."""
+    if forward:
+        found = cursor.set_range(max(start_key, prefix)) if start_key or prefix else cursor.first()
+        step = cursor.next
+    else:
+        found = _seek_backward(cursor, prefix, start_key)
+        step = cursor.prev
+    while found:
+        key = cursor.key()
+        if not key.startswith(prefix):
+            return
+        yield key
+        found = step()
+
+
+def _seek_backward(cursor: Any, prefix: bytes, start_key: bytes) -> bool:
+    """Stand on the largest key of the prefix range that is not above ``start_key``."""
+    end = end_of_prefix(prefix)
+    if start_key and (end is None or start_key < end):
+        if cursor.set_range(start_key):
+            return bool(cursor.key() == start_key or cursor.prev())
+        return bool(cursor.last())
+    if end is not None and cursor.set_range(end):
+        return bool(cursor.prev())
+    return bool(cursor.last())
+
+
+def _live_rows(
+    txn: Any, store: Environment, now_ms: int, database: int, prefix: bytes, start_key: bytes, skip: bool, forward: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    cursor = txn.cursor(db=store.databases[database])
+    for key in _walk(cursor, prefix, start_key, forward):
+        record = cursor.value()
+        (deadline_ms,) = deadline_of(record)
+        if deadline_ms and deadline_ms <= now_ms:
+            continue
+        if skip:
+            skip = False
+            continue
+        yield key, record
+
+
+def list_page(
+    txn: Any,
+    store: Environment,
+    now_ms: int,
+    database: int,
+    prefix: bytes,
+    start_key: bytes,
+    skip: bool,
+    forward: bool,
+    rows: int,
+    with_values: bool,
+) -> tuple[list[Any], bool]:
+    """One page of an ordered listing. Source: Keyspace's Python API, "List commands"; rulings in docs/design.md.
+
+    Returns:
+        ``(rows, more)``. The next page starts at the last row's key with ``skip`` true.
+    """
+    page: list[Any] = []
+    page_bytes = 0
+    for key, record in _live_rows(txn, store, now_ms, database, prefix, start_key, skip, forward):
+        if len(page) >= rows or page_bytes >= PAGE_BYTES_MAX:
+            return page, True
+        page.append((key, record) if with_values else key)
+        page_bytes += len(key) + (len(record) if with_values else 0)
+    return page, False
+
+
+def count(
+    txn: Any,
+    store: Environment,
+    now_ms: int,
+    database: int,
+    prefix: bytes,
+    start_key: bytes,
+    skip: bool,
+    forward: bool,
+    limit: int,
+) -> tuple[int, bytes | None]:
+    """One slice of a count, so that counting millions of keys holds no transaction for long.
+
+    Returns:
+        ``(number, last)``: the next slice starts at ``last`` with ``skip`` true; None at the end.
+    """
+    slice_rows = min(limit or COUNT_SLICE_ROWS, COUNT_SLICE_ROWS)
+    number = 0
+    for key, _ in _live_rows(txn, store, now_ms, database, prefix, start_key, skip, forward):
+        number += 1
+        if number >= slice_rows:
+            return number, (None if limit and number >= limit else key)
+    return number, None
+
+
+COUNT_SLICE_ROWS: Final = 20 * PAGE_ROWS_MAX
+
+
+def status(txn: Any, store: Environment, now_ms: int) -> dict[str, Any]:
+    """Figures of the store."""
+    return store.figures(txn, now_ms)
+
+
+READS: Final[dict[str, Callable[..., Any]]] = {
+    "get": get,
+    "get_many": get_many,
+    "exists": exists,
+    "length": length,
+    "ttl": ttl,
+    "list": list_page,
+    "count": count,
+    "status": status,
+}
+"""The function of each reading operation."""
