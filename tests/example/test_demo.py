@@ -1,0 +1,143 @@
+"""The demo command, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+MANAGE = Path(__file__).resolve().parents[2] / "example_project" / "manage.py"
+
+
+def environment(tmp_path: Path, **extra: str) -> dict[str, str]:
+    """Return this process's environment without its own Django settings, and with a store of this test."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("DJANGO_SETTINGS_MODULE", "DEMO_NODE")}
+    return {**kept, "DEMO_CACHE": str(tmp_path / "cache"), "DEMO_NODE_DATA": str(tmp_path / "node"), **extra}
+
+
+def run_demo(tmp_path: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(MANAGE), "demo", *arguments],
+        env=environment(tmp_path, **extra),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+@contextmanager
+def running_demo(tmp_path: Path, *arguments: str):
+    """Run the demo and give (process, its lines up to the address, the address); ends it whatever happens."""
+    process = subprocess.Popen(
+        [sys.executable, str(MANAGE), "demo", *arguments],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if "Serving at " in line:
+                yield process, lines, line.partition("Serving at ")[2].split()[0]
+                break
+        else:
+            pytest.fail(f"the demo ended without serving: {lines}")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=30)
+
+
+def status_of(address: str) -> int:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(address, timeout=30) as response:
+        return response.status
+
+
+@pytest.mark.slow
+def test_check_passes_on_the_embedded_store(tmp_path):
+    done = run_demo(tmp_path, "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All of the site works." in done.stdout
+    assert "/module/json/" in done.stdout
+    assert not (tmp_path / "cache").exists(), "the check must use a cache folder of its own"
+
+
+@pytest.mark.slow
+@pytest.mark.node
+def test_check_passes_on_a_node(tmp_path):
+    done = run_demo(tmp_path, "--node", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "keyspace://127.0.0.1:" in done.stdout
+    assert "All of the site works." in done.stdout
+
+
+def test_a_taken_port_is_said_and_the_next_one_used(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with running_demo(tmp_path, "--port", str(port)) as (_, lines, address):
+            assert f"Port {port} is taken" in "\n".join(lines)
+            assert address != f"http://127.0.0.1:{port}/"
+            assert status_of(address) == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(tmp_path, number):
+    with running_demo(tmp_path, "--port", "0") as (process, _, address):
+        assert status_of(address) == 200
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert "Traceback" not in process.stdout.read()
+
+
+@pytest.mark.node
+def test_ending_the_demo_ends_its_node(tmp_path):
+    with running_demo(tmp_path, "--node", "--port", "0") as (process, lines, address):
+        assert status_of(address) == 200
+        location = next(line for line in lines if "keyspace://" in line).partition("keyspace://")[2]
+        host, port = location.split()[0].partition("/")[0].split(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        for gone in (address.split("/")[2].split(":")[1], port):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host, int(gone)), timeout=5)
+
+
+def test_the_cache_outlives_the_server(tmp_path):
+    with running_demo(tmp_path, "--port", "0") as (_, _, address):
+        assert status_of(f"{address}module/colorsys/") == 200
+    with running_demo(tmp_path, "--port", "0") as (_, _, address):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{address}module/colorsys/", timeout=30) as response:
+            assert response.headers["X-Page-Cache"] == "hit"
+            assert b'<dd id="views">2</dd>' in response.read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra", "sentence"),
+    [
+        (["--port", "99999"], {}, "invalid _port value"),
+        (["--node"], {"DEMO_NODE": "keyspace://127.0.0.1:9/0"}, "DEMO_NODE names a node already"),
+        (["--port", "0"], {"DEMO_NODE": "keyspace://127.0.0.1:9/0"}, "keyspace://127.0.0.1:9/0 can't be used"),
+        (["--port", "0"], {"DEMO_CACHE": str(MANAGE)}, "can't be used"),
+    ],
+)
+def test_what_cannot_work_is_one_clear_sentence(tmp_path, arguments, extra, sentence):
+    done = run_demo(tmp_path, *arguments, **extra)
+    assert done.returncode not in (0, None)
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
