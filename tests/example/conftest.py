@@ -16,6 +16,7 @@ COPIED = (
     "ROOT_URLCONF",
     "TEMPLATES",
     "SESSION_ENGINE",
+    "STATIC_URL",
     "USE_I18N",
     "READER",
     "BASE_DIR",
