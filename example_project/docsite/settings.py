@@ -64,6 +64,15 @@ USE_I18N = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 
+# Without DEBUG Django keeps errors to itself; whoever runs the demo wants to see them in the terminal.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"terminal": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["terminal"], "level": "WARNING"},
+    "loggers": {"django.request": {"level": "ERROR"}},
+}
+
 # What the reader app may be tuned by; its modules say what each means.
 READER = {
     "page_timeout_s": 6 * 3600,

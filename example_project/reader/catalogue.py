@@ -15,6 +15,7 @@ import re
 import site
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, ModuleSpec, PathFinder
 from pathlib import Path
@@ -79,8 +80,7 @@ def submodules(name: str, spec: ModuleSpec) -> list[str]:
 
 def all_modules() -> list[Module]:
     """Return every top-level module that the site shows, from the cache when it is there."""
-    modules: list[Module] = cache.get_or_set(CATALOGUE_KEY, _scan, CATALOGUE_TIMEOUT_S)
-    return modules
+    return cache.get_or_set(CATALOGUE_KEY, _scan, CATALOGUE_TIMEOUT_S) or []
 
 
 def search(modules: list[Module], text: str) -> list[Module]:
@@ -155,7 +155,7 @@ def _synopsis(spec: ModuleSpec) -> str:
         return ""
 
 
-def _release(owners: dict[str, list[str]], name: str) -> str:
+def _release(owners: Mapping[str, list[str]], name: str) -> str:
     """Return "distribution version" of a top-level module, or an empty text if no distribution owns up to it."""
     distributions = sorted(set(owners.get(name, [])))
     try:

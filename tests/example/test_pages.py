@@ -192,3 +192,16 @@ def test_every_page_is_whole_and_needs_nothing_from_elsewhere(browser, path):
     assert '<html lang="en">' in page
     assert "default-src 'none'" in response["Content-Security-Policy"]
     assert response["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_cache_that_fails_is_a_clean_page_and_not_a_traceback(site, monkeypatch):
+    from reader import readers
+
+    def fail(*arguments, **options):
+        raise ConnectionError("no node here")
+
+    monkeypatch.setattr(readers, "most_read", fail)
+    response = Client(raise_request_exception=False).get("/most-read/")
+    assert response.status_code == 500
+    assert "Something went wrong" in text_of(response)
+    assert "no node here" not in text_of(response)
