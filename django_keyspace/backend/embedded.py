@@ -1,0 +1,96 @@
+"""Operations on a store in this process: the engine behind a ``LOCATION`` that is a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.operations import WRITES, Call
+from django_keyspace.store import Store
+
+
+class Engine(Protocol):
+    """What the cache needs of whatever carries its operations out. The calls are operations of the table."""
+
+    def execute(self, name: str, *arguments: Any) -> Any:
+        """Do an operation and wait for its result. Raises :class:`KeyspaceError` only."""
+
+    async def aexecute(self, name: str, *arguments: Any) -> Any:
+        """The same, for a coroutine."""
+
+    def close(self) -> None:
+        """Give up what the process holds for this engine; the next operation gets it again."""
+
+
+_IN_A_THREAD = frozenset({"list", "count", "get_many"})
+"""Reads that may take longer than a coroutine should hold up its loop."""
+_SHORT_GET_MANY = 200
+
+_Pending = list[tuple[Call, "asyncio.Future[Any]"]]
+
+
+class EmbeddedEngine:
+    """The engine of one store.
+
+    Arguments:
+        store: the process's store of the folder.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._pending: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pending] = WeakKeyDictionary()
+
+    def execute(self, name: str, *arguments: Any) -> Any:
+        """Do an operation in the calling thread."""
+        if name in WRITES:
+            return self.store.write(name, *arguments)
+        return self.store.read(name, *arguments)
+
+    async def aexecute(self, name: str, *arguments: Any) -> Any:
+        """Do an operation for a coroutine: short reads at once, longer ones in a thread, writes in the next group commit."""
+        if name in WRITES:
+            return await self._write(name, arguments)
+        if name in _IN_A_THREAD and not (name == "get_many" and len(arguments[1]) <= _SHORT_GET_MANY):
+            return await asyncio.to_thread(self.store.read, name, *arguments)
+        return self.store.read(name, *arguments)
+
+    def close(self) -> None:
+        """Sync and close the store in this process."""
+        self.store.shutdown()
+
+    async def _write(self, name: str, arguments: Sequence[Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        pending = self._pending.get(loop)
+        if pending is None:
+            pending = self._pending[loop] = []
+        if not pending:
+            loop.call_soon(self._flush, loop, pending)
+        future = loop.create_future()
+        pending.append(((name, *arguments), future))
+        result = await future
+        if isinstance(result, KeyspaceError):
+            raise result
+        return result
+
+    def _flush(self, loop: asyncio.AbstractEventLoop, pending: _Pending) -> None:
+        """Hand everything that came together in this turn of the loop to the writer thread."""
+        group, pending[:] = list(pending), []
+
+        def done(results: list[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, group, results)
+
+        try:
+            self.store.submit([call for call, _ in group], done)
+        except KeyspaceError as error:
+            _resolve(group, [error] * len(group))
+
+
+def _resolve(group: _Pending, results: list[Any]) -> None:
+    for (_, future), result in zip(group, results, strict=True):
+        if not future.done():
+            future.set_result(result)

@@ -1,0 +1,413 @@
+"""The cache's methods beyond Django's BaseCache: what the operations of the store make possible.
+
+Keys are the user's throughout: prefix and version are added and taken off. Names that Django, Keyspace and Kyoto Tycoon
+have for the same thing are aliases, in one table at the end of the class.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from django_keyspace.backend.batch import Atomic, Batch
+from django_keyspace.backend.codec import Unreadable
+from django_keyspace.backend.expire import Timeout, make_deadline
+from django_keyspace.backend.twins import Steppable, Steps, twins
+from django_keyspace.exceptions import InvalidArgument, WrongType
+from django_keyspace.operations import PAGE_ROWS_MAX, Call, Expire, Value
+from django_keyspace.store.record import NATIVE_TAGS, revision_of
+
+if TYPE_CHECKING:
+    from django_keyspace.backend.keys import KeyMaker
+    from django_keyspace.backend.runtime import Runtime
+
+_GLOB: Final = re.compile(r"[*?\[]")
+_DELETE_BATCH: Final = 500
+_CAS_ATTEMPTS_MAX: Final = 100
+
+
+class ExtraMethods(Steppable):
+    """Mixed into :class:`~django_keyspace.backend.cache.KeyspaceCache`, which has the fields and the engine."""
+
+    if TYPE_CHECKING:
+        version: Any
+        _runtime: Runtime
+        _database: int
+        _keys: KeyMaker
+        _key: Callable[[Any, Any], bytes]
+        _encode: Callable[[Any], Value]
+        _decode: Callable[[bytes], Any]
+
+        def _expire(self, timeout: Timeout) -> Expire: ...
+
+        def _value(self, record: bytes | None, default: Any) -> Any: ...
+
+        def _growing(self, call: Call, keys: list[bytes]) -> Call: ...
+
+        def _grown(self, answer: Any) -> Any: ...
+
+    # ------------------------------------------------------------------------------------------- deadlines
+
+    def _ttl(self, key: Any, version: Any = None) -> Steps[float | None]:
+        """Seconds until a key expires; None if it never does; 0 if it is not there."""
+        left_ms = yield "ttl", self._database, self._key(key, version)
+        return 0 if left_ms is None else None if left_ms < 0 else left_ms / 1000
+
+    ttl, attl = twins(_ttl)
+
+    def _pttl(self, key: Any, version: Any = None) -> Steps[int | None]:
+        """Milliseconds until a key expires; None if it never does; 0 if it is not there."""
+        left_ms = yield "ttl", self._database, self._key(key, version)
+        return 0 if left_ms is None else None if left_ms < 0 else left_ms
+
+    pttl, apttl = twins(_pttl)
+
+    def _expire_key(self, key: Any, timeout: Timeout, version: Any = None) -> Steps[bool]:
+        """Let a key expire after a timeout. True if it was there. (``touch`` without a default timeout.)"""
+        return (yield "touch", self._database, self._key(key, version), self._expire(timeout))
+
+    expire, aexpire = twins(_expire_key)
+
+    def _expire_at(self, key: Any, when: datetime | float, version: Any = None) -> Steps[bool]:
+        """Let a key expire at a moment: a datetime, or seconds since the epoch. True if it was there."""
+        return (yield "touch", self._database, self._key(key, version), make_deadline(when))
+
+    expire_at, aexpire_at = twins(_expire_at)
+
+    def _persist(self, key: Any, version: Any = None) -> Steps[bool]:
+        """Take a key's timeout away. True if it was there."""
+        return (yield "touch", self._database, self._key(key, version), None)
+
+    persist, apersist = twins(_persist)
+
+    # ------------------------------------------------------------------------------------------- one key
+
+    def _incr_float(
+        self,
+        key: Any,
+        delta: float = 1.0,
+        version: Any = None,
+        *,
+        default: float | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> Steps[float]:
+        """Add to a float or an integer, atomically; its timeout stays as it is. See ``incr`` for the arguments."""
+        flags = self._runtime.codec.flags
+        delta, default = _float("delta", delta), None if default is None else _float("default", default)
+        return (
+            yield "incr_float", self._database, self._key(key, version), delta, default, self._expire(timeout), flags
+        )
+
+    incr_float, aincr_float = twins(_incr_float)
+
+    def _append(
+        self, key: Any, value: str | bytes, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None
+    ) -> Steps[int]:
+        """Append text to text or bytes to bytes, atomically; the timeout stays as it is.
+
+        A missing key is made, with ``timeout``.
+        Returns:
+            The new length in bytes.
+        Raises:
+            WrongType: the value under the key is something else.
+        """
+        if type(value) not in (str, bytes):
+            raise WrongType(f"Only str and bytes can be appended, not {type(value).__name__}. Nothing was changed.")
+        encoded = self._runtime.codec.encode_uncompressed(value)
+        return (yield "append", self._database, self._key(key, version), encoded, self._expire(timeout))
+
+    append, aappend = twins(_append)
+
+    def _get_with_revision(self, key: Any, default: Any = None, version: Any = None) -> Steps[tuple[Any, int]]:
+        """``(value, revision)``: the revision changes with each write of the key, and is 0 if it is not there."""
+        record = yield "get", self._database, self._key(key, version)
+        return self._value(record, default), revision_of(record)[0] if record is not None else 0
+
+    get_with_revision, aget_with_revision = twins(_get_with_revision)
+
+    def _cas(
+        self,
+        key: Any,
+        old: Any,
+        new: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: Any = None,
+        *,
+        revision: int | None = None,
+    ) -> Steps[bool]:
+        """Compare and swap, atomically.
+
+        Arguments:
+            old: the value that must be there; None: there must be none.
+            new: the value to store; None: delete the key.
+            revision: the revision that must be there, as ``get_with_revision`` tells; then ``old`` is not looked at.
+        Returns:
+            True if it was swapped.
+        """
+        full, expire = self._key(key, version), self._expire(timeout)
+        value = None if new is None else self._encode(new)
+        if revision is not None:
+            condition: tuple[Any, ...] = ("revision", full, revision) if revision else ("absent", full)
+        elif old is None:
+            condition = ("absent", full)
+        else:
+            expected = self._encode(old)
+            if expected[0] not in NATIVE_TAGS:
+                return (yield from self._cas_by_equality(full, old, value, expire))
+            condition = ("value", full, expected[0], expected[2])
+        swapped: bool = (yield "cas", self._database, condition, value, expire)[0]
+        return swapped
+
+    cas, acas = twins(_cas)
+
+    def _cas_by_equality(self, full: bytes, old: Any, value: Value | None, expire: Expire) -> Steps[bool]:
+        """Equal objects may have different pickles: compare the objects, and swap by the revision that was read."""
+        record = yield "get", self._database, full
+        for _ in range(_CAS_ATTEMPTS_MAX):
+            try:
+                if record is None or self._decode(record) != old:
+                    return False
+            except Unreadable:
+                return False
+            condition = ("revision", full, revision_of(record)[0])
+            swapped, record = yield "cas", self._database, condition, value, expire
+            if swapped:
+                return True
+        return False
+
+    def _test_and_set(
+        self, key: Any, test: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None
+    ) -> Steps[Any]:
+        """Store a value if the present one equals ``test``. The value if so, otherwise None. (Keyspace's name for cas.)"""
+        return value if (yield from self._cas(key, test, value, timeout, version)) else None
+
+    test_and_set, atest_and_set = twins(_test_and_set)
+
+    def _rename(self, key: Any, new_key: Any, version: Any = None) -> Steps[bool]:
+        """Move a value with its timeout to another key, over whatever is there. False if the key is missing."""
+        return (yield "rename", self._database, self._key(key, version), self._key(new_key, version))
+
+    rename, arename = twins(_rename)
+
+    def _remove(self, key: Any, default: Any = None, version: Any = None) -> Steps[Any]:
+        """Delete a key and answer the value that it had, atomically; ``default`` if it is missing."""
+        return self._value((yield "remove", self._database, self._key(key, version)), default)
+
+    remove, aremove = twins(_remove)
+
+    def _length(self, key: Any, version: Any = None) -> Steps[int | None]:
+        """Bytes of the stored form of a value, or None."""
+        return (yield "length", self._database, self._key(key, version))
+
+    length, alength = twins(_length)
+
+    # ------------------------------------------------------------------------------------------- many keys
+
+    def _prune(self, prefix: str, version: Any = None) -> Steps[int]:
+        """Delete every key that begins with a prefix, in one step. The number of them."""
+        return (yield "prune", self._database, self._keys.prefix(prefix, version))
+
+    prune, aprune = twins(_prune)
+
+    def _page(
+        self,
+        prefix: str,
+        start_key: str,
+        skip: bool,
+        forward: bool,
+        with_values: bool,
+        version: Any,
+        rows: int = PAGE_ROWS_MAX,
+    ) -> Steps[tuple[list[Any], str | None]]:
+        """One page of a listing, and the key that the next one starts at (to be skipped), or None."""
+        full = self._keys.prefix(prefix, version)
+        start = self._keys.prefix(start_key, version) if start_key else b""
+        page, more = yield "list", self._database, full, start, skip, forward, rows, with_values
+        user_key = self._keys.user_key
+        if with_values:
+            keyed = [(user_key(key, version), record) for key, record in page]
+            return keyed, keyed[-1][0] if more else None
+        keys = [user_key(key, version) for key in page]
+        return keys, keys[-1] if more else None
+
+    def _rows(
+        self, prefix: str, start_key: str, count: int, skip: bool, forward: bool, with_values: bool, version: Any
+    ) -> Steps[list[Any]]:
+        if not isinstance(count, int) or count < 0:
+            raise InvalidArgument(f"count must be 0 (no limit) or more, not {count!r}.")
+        rows: list[Any] = []
+        next_key: str | None = start_key
+        while next_key is not None and (not count or len(rows) < count):
+            wanted = min(count - len(rows), PAGE_ROWS_MAX) if count else PAGE_ROWS_MAX
+            page, next_key = yield from self._page(prefix, next_key, skip, forward, with_values, version, wanted)
+            rows += page
+            skip = True
+        return rows
+
+    def _list_keys(
+        self,
+        prefix: str = "",
+        start_key: str = "",
+        count: int = 0,
+        skip: bool = False,
+        forward: bool = True,
+        version: Any = None,
+    ) -> Steps[list[str]]:
+        """Keys with a prefix, in byte order.
+
+        Arguments:
+            start_key: a whole key to start at, inclusive; it need not exist.
+            count: at most so many; 0 for all.
+            skip: leave out the first one: with ``start_key`` the last key of a page, this is the next page.
+            forward: False lists downwards, from the end of the prefix or from ``start_key``.
+        """
+        return (yield from self._rows(prefix, start_key, count, skip, forward, False, version))
+
+    list_keys, alist_keys = twins(_list_keys)
+
+    def _list_key_values(
+        self,
+        prefix: str = "",
+        start_key: str = "",
+        count: int = 0,
+        skip: bool = False,
+        forward: bool = True,
+        version: Any = None,
+    ) -> Steps[dict[str, Any]]:
+        """Keys with a prefix and their values, as a dict in byte order. See :meth:`list_keys`."""
+        values: dict[str, Any] = {}
+        for key, record in (yield from self._rows(prefix, start_key, count, skip, forward, True, version)):
+            try:
+                values[key] = self._decode(record)
+            except Unreadable:
+                continue
+        return values
+
+    list_key_values, alist_key_values = twins(_list_key_values)
+
+    def _count(
+        self,
+        prefix: str = "",
+        start_key: str = "",
+        count: int = 0,
+        skip: bool = False,
+        forward: bool = True,
+        version: Any = None,
+    ) -> Steps[int]:
+        """How many keys :meth:`list_keys` would list."""
+        if not isinstance(count, int) or count < 0:
+            raise InvalidArgument(f"count must be 0 (no limit) or more, not {count!r}.")
+        full = self._keys.prefix(prefix, version)
+        start: bytes | None = self._keys.prefix(start_key, version) if start_key else b""
+        number = 0
+        while start is not None:
+            left = count - number if count else 0
+            more, start = yield "count", self._database, full, start, skip, forward, left
+            number += more
+            skip = True
+        return number
+
+    count, acount = twins(_count)
+
+    def iter_keys(self, pattern: str = "*", version: Any = None) -> Iterator[str]:
+        """Keys that match a glob pattern, in byte order, page by page; ``news:*`` looks at ``news:`` keys only.
+
+        Keys that come or go meanwhile may or may not be seen. No transaction is held while the caller works.
+        """
+        prefix, matches = _glob(pattern)
+        start: str | None = ""
+        while start is not None:
+            page, start = self._run(self._page(prefix, start, bool(start), True, False, version))
+            yield from filter(matches, page)
+
+    async def aiter_keys(self, pattern: str = "*", version: Any = None) -> AsyncIterator[str]:
+        """As :meth:`iter_keys`."""
+        prefix, matches = _glob(pattern)
+        start: str | None = ""
+        while start is not None:
+            page, start = await self._arun(self._page(prefix, start, bool(start), True, False, version))
+            for key in filter(matches, page):
+                yield key
+
+    def keys(self, pattern: str = "*", version: Any = None) -> list[str]:
+        """Keys that match a glob pattern, in byte order. See :meth:`iter_keys`."""
+        return list(self.iter_keys(pattern, version))
+
+    async def akeys(self, pattern: str = "*", version: Any = None) -> list[str]:
+        """As :meth:`keys`."""
+        return [key async for key in self.aiter_keys(pattern, version)]
+
+    def _delete_pattern(self, pattern: str, version: Any = None) -> Steps[int]:
+        """Delete keys that match a glob pattern, some hundred at a time. The number of them.
+
+        A pattern that is a literal and one ``*`` at its end is a :meth:`prune`: one step.
+        """
+        prefix, matches = _glob(pattern)
+        if pattern == f"{prefix}*":
+            return (yield from self._prune(prefix, version))
+        deleted, start = 0, ""
+        while start is not None:
+            page, start = yield from self._page(prefix, start, bool(start), True, False, version, _DELETE_BATCH)
+            doomed = [self._key(key, version) for key in page if matches(key)]
+            if doomed:
+                deleted += yield "delete_many", self._database, doomed
+        return deleted
+
+    delete_pattern, adelete_pattern = twins(_delete_pattern)
+
+    # ------------------------------------------------------------------------------------------- several operations
+
+    def batch(self) -> Batch:
+        """Several operations in one go, each with its own status: see :class:`~django_keyspace.backend.batch.Batch`."""
+        return Batch(self)
+
+    def atomic(self) -> Atomic:
+        """Several operations, all or nothing: see :class:`~django_keyspace.backend.batch.Atomic`."""
+        return Atomic(self)
+
+    # ------------------------------------------------------------------------------------------- figures
+
+    def _status(self) -> Steps[dict[str, Any]]:
+        """Figures of the store: records, bytes, limits, revision; and of this process: ``counters``, ``outages``."""
+        figures = yield ("status",)
+        return {
+            **figures,
+            "database": self._database,
+            "counters": self._runtime.counters.as_dict(),
+            "outages": dict(self._runtime.outages.counts),
+        }
+
+    status, astatus = twins(_status)
+
+    def _size(self) -> Steps[int]:
+        """Bytes that the store's data takes on the disk now, of all databases."""
+        return int((yield ("status",))["used_bytes"])
+
+    size, asize = twins(_size)
+
+    pop, apop = remove, aremove
+    incr_double, aincr_double = incr_float, aincr_float
+
+
+def _float(name: str, number: Any) -> float:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise InvalidArgument(f"{name} must be a number, not {number!r}. Nothing was changed.")
+    result = float(number)
+    if result - result != 0:
+        raise InvalidArgument(f"{name} must be finite, not {number!r}. Nothing was changed.")
+    return result
+
+
+def _glob(pattern: str) -> tuple[str, Callable[[str], bool]]:
+    """The literal beginning of a glob pattern, and a test for whole keys."""
+    if not isinstance(pattern, str):
+        raise InvalidArgument(f"A pattern is a str such as 'news:*', not {pattern!r}.")
+    special = _GLOB.search(pattern)
+    prefix = pattern[: special.start()] if special else pattern
+    compiled = re.compile(fnmatch.translate(pattern))
+    return prefix, lambda key: compiled.match(key) is not None

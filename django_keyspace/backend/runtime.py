@@ -1,0 +1,86 @@
+"""What all backend objects of one alias share in a process: engine, codec, counters.
+
+Django makes one backend object per thread and per task, and a site may make one per call. So the objects are thin, and
+everything that costs something is here, once per ``LOCATION`` and ``OPTIONS``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+from django_keyspace.backend.codec import Codec
+from django_keyspace.backend.degrade import OutageLog
+from django_keyspace.backend.embedded import EmbeddedEngine, Engine
+from django_keyspace.conf import Config, make_config
+from django_keyspace.status import Status
+from django_keyspace.store import Counters, open_store
+
+_REMEMBERED_MAX: Final = 256
+
+
+class Runtime:
+    """The shared part of an alias.
+
+    Attributes:
+        config: the alias's checked settings.
+        engine: carries operations out.
+        codec: encodes and decodes values.
+        counters: hits and misses of this process.
+        outages: counts what ``on_error="miss"`` has swallowed.
+        last_status: status of the last call, per thread and task.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.codec = Codec(config)
+        self.outages = OutageLog()
+        self.last_status: ContextVar[Status | None] = ContextVar("django_keyspace_last_status", default=None)
+        self.engine: Engine
+        if config.is_remote:
+            from django_keyspace.backend.transport import remote_engine
+
+            self.engine = remote_engine(config.location, timeout_ms=config.timeout_ms)
+            self.counters = Counters()
+        else:
+            store = open_store(config.location, config.store)
+            self.engine = EmbeddedEngine(store)
+            self.counters = store.counters
+
+
+_runtimes: dict[Config, Runtime] = {}
+_by_identity: dict[tuple[Any, int], tuple[Any, Runtime]] = {}
+_lock = threading.Lock()
+
+
+def get_runtime(location: Any, options: Mapping[str, Any]) -> Runtime:
+    """The runtime of an alias.
+
+    Arguments:
+        location: the alias's ``LOCATION``.
+        options: the alias's ``OPTIONS``; the same object means the same options, as in Django's settings.
+    Raises:
+        ConfigurationError: see :func:`django_keyspace.conf.make_config`.
+    """
+    identity = (str(location), id(options))
+    remembered = _by_identity.get(identity)
+    if remembered is not None and remembered[0] is options:
+        return remembered[1]
+    config = make_config(location, options)
+    with _lock:
+        runtime = _runtimes.get(config)
+        if runtime is None:
+            runtime = _runtimes[config] = Runtime(config)
+        if len(_by_identity) >= _REMEMBERED_MAX:
+            _by_identity.clear()
+        _by_identity[identity] = (options, runtime)
+    return runtime
+
+
+def forget_runtimes() -> None:
+    """Forget every alias; the next backend object makes its runtime anew. For tests and for changed settings."""
+    with _lock:
+        _by_identity.clear()
+        _runtimes.clear()

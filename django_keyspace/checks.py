@@ -1,0 +1,163 @@
+"""System checks of the aliases that use this backend: ``keyspace.E...`` errors and ``keyspace.W...`` warnings.
+
+They look at settings and at the folder from outside; nothing is opened and nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from django_keyspace.conf import Config, make_config
+from django_keyspace.exceptions import ConfigurationError
+
+NETWORK_FILESYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "lustre"}
+)
+_SESSION_ENGINES: Final = frozenset({"django.contrib.sessions.backends.cache"})
+
+
+def our_aliases() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The entries of ``CACHES`` whose backend is ours or derived from it."""
+    from django_keyspace.backend import KeyspaceCache
+
+    for alias, entry in settings.CACHES.items():
+        try:
+            backend = import_string(entry["BACKEND"])
+        except (ImportError, KeyError):
+            continue  # Django says so itself
+        if isinstance(backend, type) and issubclass(backend, KeyspaceCache):
+            yield alias, entry
+
+
+@register(Tags.caches)
+def check_aliases(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check every alias of ours."""
+    messages: list[CheckMessage] = []
+    configs: dict[str, Config] = {}
+    for alias, entry in our_aliases():
+        try:
+            config = make_config(entry.get("LOCATION", ""), entry.get("OPTIONS") or {})
+        except (ConfigurationError, ImproperlyConfigured, ImportError) as error:
+            messages.append(Error(f"CACHES[{alias!r}]: {error}", id="keyspace.E001"))
+            continue
+        messages += _check_options(alias, entry, config)
+        if not config.is_remote:
+            messages += _check_folder(alias, config)
+            configs[alias] = config
+    return messages + list(_check_shared_folders(configs))
+
+
+def _check_options(alias: str, entry: dict[str, Any], config: Config) -> Iterator[CheckMessage]:
+    if config.serializer == "pickle" and not config.signed:
+        yield Warning(
+            f"CACHES[{alias!r}] reads unsigned pickles: whoever can write to the store can run code in this site.",
+            hint="Remove OPTIONS['signed'], or use the serializer 'json' or 'msgpack'.",
+            id="keyspace.W001",
+        )
+    if entry.get("KEY_FUNCTION") and config.reverse_key_function is None:
+        yield Warning(
+            f"CACHES[{alias!r}] has a KEY_FUNCTION but no reverse_key_function: its keys cannot be listed or pruned.",
+            hint="Give OPTIONS['reverse_key_function'], which makes the user's key from a full key.",
+            id="keyspace.W002",
+        )
+    if not config.evictable and not config.is_remote and config.store.durability != "commit":
+        yield Warning(
+            f"CACHES[{alias!r}] keeps records that must not be lost, with durability {config.store.durability!r}: after a "
+            "power cut the store refuses to open.",
+            hint="Set OPTIONS['durability'] = 'commit'.",
+            id="keyspace.W003",
+        )
+    if config.on_error == "miss" and alias == getattr(settings, "SESSION_CACHE_ALIAS", None):
+        if settings.SESSION_ENGINE in _SESSION_ENGINES:
+            yield Warning(
+                f"CACHES[{alias!r}] holds the sessions and has on_error='miss': an outage logs everybody out silently.",
+                hint="Use on_error='raise' for sessions, or the engine django.contrib.sessions.backends.cached_db.",
+                id="keyspace.W004",
+            )
+
+
+def _check_folder(alias: str, config: Config) -> Iterator[CheckMessage]:
+    folder = Path(config.location)
+    if folder.exists() and not folder.is_dir():
+        yield Error(f"CACHES[{alias!r}]: LOCATION {folder} is a file.", hint="Name a folder.", id="keyspace.E002")
+        return
+    parent = existing_parent(folder)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        yield Error(
+            f"CACHES[{alias!r}]: LOCATION {folder} cannot be written: {parent} belongs to somebody else.",
+            hint="Choose another folder, or mend the owner and permissions.",
+            id="keyspace.E003",
+        )
+    filesystem = filesystem_of(parent)
+    if filesystem in NETWORK_FILESYSTEMS:
+        yield Error(
+            f"CACHES[{alias!r}]: LOCATION {folder} is on a network filesystem ({filesystem}), where LMDB's locks and memory "
+            "map do not work.",
+            hint="Use a local disk; several hosts share a node (LOCATION = 'keyspace://HOST:PORT/0').",
+            id="keyspace.E004",
+        )
+    for name in ("MEDIA_ROOT", "STATIC_ROOT"):
+        root = getattr(settings, name, None)
+        if root and _is_inside(folder, Path(root)):
+            yield Warning(
+                f"CACHES[{alias!r}]: LOCATION {folder} is inside {name}: its files would be served, and reading them drops "
+                "LMDB's locks.",
+                hint=f"Move it out of {name}.",
+                id="keyspace.W005",
+            )
+
+
+def _check_shared_folders(configs: dict[str, Config]) -> Iterator[CheckMessage]:
+    first: dict[str, tuple[str, Config]] = {}
+    for alias, config in configs.items():
+        path = os.path.realpath(config.location)
+        other, other_config = first.setdefault(path, (alias, config))
+        if other_config.store != config.store:
+            yield Error(
+                f"CACHES[{alias!r}] and CACHES[{other!r}] use the folder {path} with different options of the store.",
+                hint="Give both the same durability, max_bytes, map_bytes, databases, value_bytes_max and timeout_ms.",
+                id="keyspace.E005",
+            )
+
+
+def existing_parent(folder: Path) -> Path:
+    """The folder itself, or the nearest folder above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def filesystem_of(path: Path, mounts: str | None = None) -> str:
+    """The type of the filesystem that a path is on; empty where the system does not tell.
+
+    Arguments:
+        path: an existing path.
+        mounts: the text of a mount table as Linux has it; read from the system if None.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mounts").read_text()
+        except OSError:
+            return ""
+    real, best, filesystem = str(path.resolve()), "", ""
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = fields[1].replace("\\040", " ")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, filesystem = point, fields[2]
+    return filesystem
+
+
+def _is_inside(folder: Path, root: Path) -> bool:
+    return folder.resolve().is_relative_to(root.resolve())

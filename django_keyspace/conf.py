@@ -1,0 +1,196 @@
+"""From an entry of ``settings.CACHES`` to one frozen :class:`Config`: every option checked, none ignored.
+
+An unknown option is an error that names the nearest known one. :data:`OPTIONS` is the table that the code, the error and
+docs/settings.md share.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from django.utils.module_loading import import_string
+
+from django_keyspace.exceptions import ConfigurationError
+from django_keyspace.store.options import StoreOptions
+
+REMOTE_SCHEME: Final = "keyspace://"
+EMBEDDED_SCHEME: Final = "embedded:"
+SERIALIZERS: Final = ("pickle", "json", "msgpack", "raw")
+COMPRESSORS: Final = ("zlib",)
+ON_ERROR: Final = ("raise", "miss")
+
+OPTIONS: Final[dict[str, str]] = {
+    "durability": "'interval' (default), 'commit' or 'none': when writes reach the disk. Embedded only.",
+    "max_bytes": "soft limit of the store in bytes, default 1 GiB; a cache evicts beyond it. Embedded only.",
+    "map_bytes": "address space to reserve in bytes, default 64 GiB; grows if need be. Embedded only.",
+    "databases": "how many numbered databases the store has, default 16. Embedded only.",
+    "database": "number of the database that this alias uses, default 0 or the number at the end of the URL.",
+    "value_bytes_max": "largest encoded value in bytes, default 64 MiB.",
+    "timeout_ms": "how long a call may take, in milliseconds, default 5,000: also the wait for the writer lock.",
+    "serializer": "'pickle' (default), 'json', 'msgpack' or 'raw': for values that are not str, bytes, int, float, bool.",
+    "signed": "whether pickled values are signed with SECRET_KEY, default True. Unsigned pickles are read only if False.",
+    "compressor": "'zlib' or None (default).",
+    "compress_min_bytes": "payloads from this size on are compressed, default 1,024.",
+    "compress_level": "zlib's level, 1 to 9, default 1.",
+    "evictable": "whether records may be evicted and cleared as a cache's, default True.",
+    "on_error": "'raise' (default), or 'miss': an unreachable store reads as empty.",
+    "reverse_key_function": "callable or dotted path: the user's key from a full key; for listings with a KEY_FUNCTION.",
+    "MAX_ENTRIES": "records in the database from which old ones are culled; without it only max_bytes counts.",
+    "CULL_FREQUENCY": "one in so many records is culled, default 3; 0 culls all.",
+}
+"""Every key of ``OPTIONS``, with its help text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What an alias is configured to be. See :data:`OPTIONS` for the fields that are options.
+
+    Attributes:
+        location: the folder's path, or the ``keyspace://`` URL.
+        is_remote: whether ``location`` is a URL.
+        store: how the embedded store is opened.
+    """
+
+    location: str
+    is_remote: bool
+    store: StoreOptions
+    database: int = 0
+    timeout_ms: int = 5000
+    serializer: str = "pickle"
+    signed: bool = True
+    compressor: str | None = None
+    compress_min_bytes: int = 1024
+    compress_level: int = 1
+    evictable: bool = True
+    on_error: str = "raise"
+    reverse_key_function: Any = None
+    max_entries: int | None = None
+    cull_frequency: int = 3
+
+
+_STORE_OPTIONS: Final = frozenset(field.name for field in fields(StoreOptions)) - {"lock_wait_ms"}
+_CHOICES: Final[dict[str, tuple[Any, ...]]] = {
+    "serializer": SERIALIZERS,
+    "compressor": (None, *COMPRESSORS),
+    "on_error": ON_ERROR,
+    "signed": (True, False),
+    "evictable": (True, False),
+}
+_RANGES: Final[dict[str, tuple[int, int]]] = {
+    "timeout_ms": (1, 24 * 3600 * 1000),
+    "compress_min_bytes": (0, 2**31),
+    "compress_level": (1, 9),
+    "database": (0, 1023),
+    "MAX_ENTRIES": (1, 2**62),
+    "CULL_FREQUENCY": (0, 2**62),
+}
+
+
+def make_config(location: Any, options: Mapping[str, Any]) -> Config:
+    """Check one alias's settings.
+
+    Arguments:
+        location: ``LOCATION``: a folder (path or ``embedded:`` URL) or ``keyspace://host:port/database``.
+        options: ``OPTIONS``.
+    Raises:
+        ConfigurationError: something is missing, unknown, contradictory or out of range.
+    """
+    for name in options:
+        if name not in OPTIONS:
+            raise ConfigurationError(_unknown(name))
+    for name, choices in _CHOICES.items():
+        if name in options and (options[name] not in choices or isinstance(options[name], int) is not (name in _FLAGS)):
+            raise ConfigurationError(f"Option {name} must be one of {choices}, not {options[name]!r}.")
+    for name, (least, most) in _RANGES.items():
+        number = options.get(name, least)
+        if type(number) is not int or not least <= number <= most:
+            raise ConfigurationError(f"Option {name} must be an integer from {least:,} to {most:,}, not {number!r}.")
+    address, is_remote, url_database = _parse_location(location)
+    if is_remote:
+        _refuse_embedded_options(options)
+    database = options.get("database", url_database or 0)
+    if url_database is not None and database != url_database:
+        raise ConfigurationError(f"LOCATION names database {url_database} and the option database says {database}.")
+    store = StoreOptions(
+        **{name: options[name] for name in _STORE_OPTIONS if name in options},
+        lock_wait_ms=options.get("timeout_ms", 5000),
+    )
+    if not is_remote and database >= store.databases:
+        raise ConfigurationError(f"There is no database {database}: the store has {store.databases}, numbered from 0.")
+    plain = {name: options[name] for name in _PLAIN_OPTIONS if name in options}
+    return Config(
+        location=address,
+        is_remote=is_remote,
+        store=store,
+        database=database,
+        reverse_key_function=_callable(options.get("reverse_key_function")),
+        max_entries=options.get("MAX_ENTRIES"),
+        cull_frequency=options.get("CULL_FREQUENCY", 3),
+        **plain,
+    )
+
+
+_FLAGS: Final = ("signed", "evictable")
+_PLAIN_OPTIONS: Final = (
+    "timeout_ms",
+    "serializer",
+    "signed",
+    "compressor",
+    "compress_min_bytes",
+    "compress_level",
+    "evictable",
+    "on_error",
+)
+
+
+def _unknown(name: str) -> str:
+    nearest = difflib.get_close_matches(name, OPTIONS, n=1) or difflib.get_close_matches(name.lower(), OPTIONS, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"There is no option {name!r} in OPTIONS.{hint} Known are: {', '.join(OPTIONS)}."
+
+
+def _refuse_embedded_options(options: Mapping[str, Any]) -> None:
+    for name in ("durability", "max_bytes", "map_bytes", "databases"):
+        if name in options:
+            raise ConfigurationError(
+                f"Option {name} belongs to the store, and the store of this alias is a node's: start the node with "
+                f"--{name.replace('_', '-')} instead."
+            )
+
+
+def _parse_location(location: Any) -> tuple[str, bool, int | None]:
+    """``(folder or URL, whether it is a URL, database in the URL)``."""
+    if isinstance(location, os.PathLike):
+        location = os.fspath(location)
+    if not isinstance(location, str) or not location:
+        raise ConfigurationError(
+            "LOCATION must be a folder for the store (a path or embedded:PATH) or keyspace://HOST:PORT/DATABASE, not "
+            f"{location!r}."
+        )
+    if location.startswith(REMOTE_SCHEME):
+        rest, _, number = location.removeprefix(REMOTE_SCHEME).partition("/")
+        if not rest or (number and not number.isdecimal()):
+            raise ConfigurationError(f"LOCATION {location!r} is not of the form keyspace://HOST:PORT/DATABASE.")
+        return f"{REMOTE_SCHEME}{rest}", True, int(number) if number else None
+    if location.startswith(EMBEDDED_SCHEME):
+        path = location.removeprefix(EMBEDDED_SCHEME)
+        path = path.removeprefix("//") if path.startswith("///") else path
+    elif "://" in location:
+        raise ConfigurationError(f"LOCATION {location!r}: only keyspace:// and embedded: URLs and paths are known.")
+    else:
+        path = location
+    if not path:
+        raise ConfigurationError(f"LOCATION {location!r} names no folder.")
+    return os.path.abspath(path), False, None
+
+
+def _callable(function: Any) -> Any:
+    if isinstance(function, str):
+        function = import_string(function)
+    if function is not None and not callable(function):
+        raise ConfigurationError(f"Option reverse_key_function must be callable or a dotted path, not {function!r}.")
+    return function
