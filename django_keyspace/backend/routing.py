@@ -1,0 +1,418 @@
+"""The client without its sockets: addresses, what is said on a connection, and what is done when it fails.
+
+Sans-IO: nothing here sends, receives, sleeps or reads a clock. ``transport.py`` has a blocking and an asyncio driver,
+which ask these objects what to say, tell them what was answered, and do what they decide.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from django_keyspace import __version__
+from django_keyspace.exceptions import (
+    ConfigurationError,
+    DeadlineExceeded,
+    KeyspaceError,
+    NoConnection,
+    Overloaded,
+    ProtocolError,
+    TransportError,
+    UnknownOutcome,
+)
+from django_keyspace.operations import DATABASES_DEFAULT, WRITES
+from django_keyspace.wire import (
+    CONNECTION_ID,
+    HELLO_BYTES_MAX,
+    OK,
+    ClientHello,
+    Decoder,
+    Encoder,
+    FrameReader,
+    NodeHello,
+    connection_error,
+)
+
+SCHEMES: Final = ("keyspace", "keyspace+unix")
+PORT_DEFAULT: Final = 7080
+TIMEOUT_MS_DEFAULT: Final = 5_000
+ATTEMPTS_MAX: Final = 4
+"""How often a call is tried in all: enough for a dead pooled connection and a node that restarts quickly."""
+RETRY_DELAY_MS: Final = 10
+"""Pause before the second try of a node that is not there; doubles with each further one."""
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%\w+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a node listens: host and port, or the path of a Unix socket.
+
+    Attributes:
+        host: name or address; empty for a Unix socket.
+        port: TCP port; 0 for a Unix socket.
+        path: the Unix socket; empty for TCP.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A parsed ``LOCATION``: the nodes, and which database of theirs."""
+
+    endpoints: tuple[Endpoint, ...]
+    database: int
+
+
+def is_remote(location: str) -> bool:
+    """Whether a ``LOCATION`` names nodes, and not a folder."""
+    return location.partition(":")[0] in SCHEMES and "://" in location
+
+
+def parse_location(location: str) -> Location:
+    """The nodes and the database of ``keyspace://host:port,host:port/db`` or
+    ``keyspace+unix:///path/node.sock?database=db``.
+
+    Arguments:
+        location: the URL. Port 7080 and database 0 may be left out.
+    Returns:
+        What it says.
+    Raises:
+        ConfigurationError: it is not such a URL.
+    """
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise _bad_location(location, str(error)) from None
+    if parts.scheme == "keyspace+unix":
+        return _parse_unix(location, parts.netloc, parts.path, parts.query)
+    if parts.scheme != "keyspace":
+        raise _bad_location(location, f"the scheme is none of {', '.join(SCHEMES)}")
+    if parts.query or parts.fragment:
+        raise _bad_location(location, "nothing may follow the database; options belong in OPTIONS")
+    endpoints = tuple(_parse_endpoint(location, text) for text in parts.netloc.split(","))
+    if len(set(endpoints)) != len(endpoints):
+        raise _bad_location(location, "an address stands there twice")
+    return Location(endpoints, _parse_database(location, parts.path.strip("/") or "0"))
+
+
+def _parse_unix(location: str, netloc: str, path: str, query: str) -> Location:
+    options = parse_qs(query, keep_blank_values=True)
+    (database,) = options.pop("database", ["0"])[-1:]
+    if netloc or not path.startswith("/") or options:
+        raise _bad_location(location, "it has to be keyspace+unix:///path/of/node.sock?database=0")
+    return Location((Endpoint(path=unquote(path)),), _parse_database(location, database))
+
+
+def _parse_endpoint(location: str, text: str) -> Endpoint:
+    if "@" in text:
+        raise _bad_location(location, "names and passwords have no place in it")
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        legal = bool(bracket) and ":" in host and bool(_IPV6.fullmatch(host)) and rest[:1] in ("", ":")
+        port_text = rest[1:]
+    else:
+        host, colon, port_text = text.partition(":")
+        rest = colon
+        legal = bool(_HOST.fullmatch(host))
+    if not legal:
+        raise _bad_location(location, f"{text!r:.80} is not host:port")
+    if not rest:
+        return Endpoint(host, PORT_DEFAULT)
+    if not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) <= 65_535):
+        raise _bad_location(location, f"{port_text!r:.40} is not a port")
+    return Endpoint(host, int(port_text))
+
+
+def _parse_database(location: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise _bad_location(location, f"the database {text!r:.40} is not a number such as 0 to {DATABASES_DEFAULT - 1}")
+    return int(text)
+
+
+def _bad_location(location: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The location {location!r:.200} cannot be used: {why}. It looks like keyspace://127.0.0.1:{PORT_DEFAULT}/0."
+    )
+
+
+class Link:
+    """The client's side of one connection: makes the frames to send, and understands those that come.
+
+    Arguments:
+        endpoint: the node, for messages.
+        lonely: whether it is the only endpoint of its location.
+    """
+
+    __slots__ = (
+        "_encode",
+        "_lonely",
+        "_reader",
+        "decode",
+        "endpoint",
+        "ended_by",
+        "frame_bytes_max",
+        "last_id",
+        "node",
+    )
+
+    def __init__(self, endpoint: Endpoint, *, lonely: bool = True) -> None:
+        self.endpoint = endpoint
+        self.node: NodeHello | None = None
+        """What the node said of itself; None until it has."""
+        self.ended_by: KeyspaceError | None = None
+        """The node's reason for ending this connection, once it has given one."""
+        self.last_id = 0
+        self.frame_bytes_max = HELLO_BYTES_MAX
+        self.decode = Decoder().decode
+        self._encode = Encoder(HELLO_BYTES_MAX).encode
+        self._reader = FrameReader(HELLO_BYTES_MAX)
+        self._lonely = lonely
+
+    def hello(self) -> bytes:
+        """The first frame to send."""
+        return self._encode(ClientHello(release=__version__).message())
+
+    def request(self, name: str, arguments: Sequence[Any]) -> bytes:
+        """The frame of the next request, whose id is :attr:`last_id` from now on.
+
+        Raises:
+            InvalidArgument: an argument cannot be sent. (ValueTooLarge: the frame would be above the node's limit.)
+        """
+        request_id = self.last_id + 1
+        frame = self._encode([request_id, name, *arguments])
+        self.last_id = request_id
+        return frame
+
+    def receive(self, data: bytes) -> list[tuple[int, str, Any]]:
+        """Understand what came.
+
+        Arguments:
+            data: bytes as they came.
+        Returns:
+            Answers: id, status, and result or sentence. The node's hello, and its goodbye, are kept in :attr:`node` and
+            :attr:`ended_by` and are not among them.
+        Raises:
+            ProtocolError: the other side does not keep to the protocol.
+            KeyspaceError: the node refused the connection.
+        """
+        answers = []
+        for body in self._reader.feed(data):
+            message = self.decode(body)
+            if self.node is None:
+                self._meet(message)
+            else:
+                answer = self.understand(message)
+                if answer is not None:
+                    answers.append(answer)
+        return answers
+
+    def understand(self, message: Any) -> tuple[int, str, Any] | None:
+        """The answer in a decoded message; None if it is the node's last word on this connection.
+
+        Raises:
+            ProtocolError: it is neither.
+        """
+        if type(message) is not tuple or len(message) != 3:
+            raise self._not_ours("an answer that is not [id, status, result]")
+        request_id, status, _ = message
+        if request_id == CONNECTION_ID:
+            self.ended_by = connection_error(message)
+            if self.ended_by is None:
+                raise self._not_ours("a goodbye without a reason")
+            return None
+        if type(request_id) is not int or type(status) is not str:
+            raise self._not_ours("an answer without an id or a status")
+        return message
+
+    def _meet(self, message: Any) -> None:
+        try:
+            node = NodeHello.parse(message)
+        except ProtocolError as error:
+            raise self._not_ours(f"this instead of a hello: {error}") from None
+        if node.cluster is None and not self._lonely:
+            raise ConfigurationError(
+                f"Node {node.node} at {self.endpoint} is a single node, and the location lists several addresses. Two "
+                "single nodes would each hold a part of the data: list one address only."
+            )
+        self.node = node
+        self.frame_bytes_max = node.frame_bytes_max
+        self._encode = Encoder(node.frame_bytes_max).encode
+        self._reader.frame_bytes_max = node.frame_bytes_max
+
+    def _not_ours(self, what: str) -> ProtocolError:
+        return ProtocolError(
+            f"{self.endpoint} sent {what}. Is it a keyspace node, and of a release that fits this one?"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that brought no answer.
+
+    Attributes:
+        error: what happened.
+        sent: whether the node may have received the whole request.
+    """
+
+    error: KeyspaceError
+    sent: bool
+
+
+class Attempts:
+    """One call's way through its deadline: what to do after each failed attempt.
+
+    A write that may have reached the node is never sent again. Everything else is, a few times, while there is time:
+    the node did nothing, or what it did had no effect.
+
+    Arguments:
+        name: the operation.
+        endpoints: all nodes of the location.
+        first: index of the endpoint that is tried first.
+        deadline_at_s: when the call's time is over, on the driver's monotonic clock.
+        timeout_ms: how long that was in the beginning, for messages.
+        jitter: gives a random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        endpoints: Sequence[Endpoint],
+        first: int,
+        deadline_at_s: float,
+        timeout_ms: int,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.deadline_at_s = deadline_at_s
+        self.index = first
+        self._endpoints = endpoints
+        self._timeout_ms = timeout_ms
+        self._jitter = jitter
+        self._failed = 0
+        self._unreachable = 0
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The node to try next."""
+        return self._endpoints[self.index]
+
+    def after(self, failure: Failure, now_s: float) -> float:
+        """Decide what follows a failed attempt.
+
+        Arguments:
+            failure: what happened.
+            now_s: the driver's monotonic clock.
+        Returns:
+            Seconds to wait before the next attempt, which goes to :attr:`endpoint`.
+        Raises:
+            KeyspaceError: there is to be no other attempt; this is the call's error.
+        """
+        error = failure.error
+        if failure.sent and self.name in WRITES:
+            raise UnknownOutcome(
+                f"The write {self.name!r} was sent to {self.endpoint}, and its answer was lost: {error} "
+                "It may have happened or not. Read the key before you do it again."
+            ) from error
+        if not isinstance(error, TransportError) or isinstance(error, ProtocolError):
+            raise error
+        if isinstance(error, DeadlineExceeded) or now_s >= self.deadline_at_s:
+            raise self.time_is_over(error)
+        self._failed += 1
+        if self._failed >= ATTEMPTS_MAX * len(self._endpoints):
+            raise error
+        if failure.sent and isinstance(error, NoConnection):
+            return 0.0  # a connection broke: a new one may well work
+        self._unreachable += 1
+        self.index = (self.index + 1) % len(self._endpoints)
+        rounds, position = divmod(self._unreachable, len(self._endpoints))
+        if position and not isinstance(error, Overloaded):
+            return 0.0  # there is another node that was not asked yet
+        delay_s: float = RETRY_DELAY_MS / 1000 * 2 ** max(rounds - 1, 0) * (0.5 + self._jitter())
+        if now_s + delay_s >= self.deadline_at_s:
+            raise error
+        return delay_s
+
+    def time_is_over(self, error: KeyspaceError | None = None) -> DeadlineExceeded:
+        """The error of a call whose time is over, and that has changed nothing."""
+        return time_is_over(self.endpoint, self._timeout_ms, error)
+
+
+def time_is_over(endpoint: Endpoint, timeout_ms: int, error: KeyspaceError | None = None) -> DeadlineExceeded:
+    """The error of a call that got no answer in time."""
+    because = f" The last thing that happened: {error}" if error is not None else ""
+    return DeadlineExceeded(
+        f"The node at {endpoint} did not answer within {timeout_ms:,} ms.{because} "
+        "Is it overloaded or stopped? The option timeout sets the time of a call."
+    )
+
+
+def no_connection(endpoint: Endpoint, reason: object) -> NoConnection:
+    """The error for a node that is not there."""
+    listen = f"--listen {endpoint}" if endpoint.port else f"--data {endpoint.path.rpartition('/')[0] or '/'}"
+    return NoConnection(
+        f"No node answers at {endpoint} ({reason}). Start it with manage.py keyspace_node {listen}, "
+        "or correct LOCATION."
+    )
+
+
+def connection_broke(endpoint: Endpoint, reason: object) -> NoConnection:
+    """The error for a connection that ended before the answer came."""
+    return NoConnection(f"The connection to the node at {endpoint} broke ({reason}).")
+
+
+SHAPED: Final = frozenset({"get_many", "list", "batch", "atomic"})
+"""Operations whose results hold a list. All others need no second look."""
+
+
+def shape_result(name: str, arguments: Sequence[Any], result: Any) -> Any:
+    """Give a result the types that the store gives it: the wire makes every list a tuple.
+
+    Arguments:
+        name: the operation.
+        arguments: its arguments.
+        result: what came over the wire.
+    Raises:
+        ProtocolError: it is not a result of that operation.
+    """
+    try:
+        return _shape(name, arguments, result)
+    except (TypeError, ValueError, IndexError) as error:
+        raise ProtocolError(f"The node answered {name!r} with something else: {error}") from None
+
+
+def _shape(name: str, arguments: Sequence[Any], result: Any) -> Any:
+    if name == "get_many":
+        return list(result)
+    if name == "list":
+        rows, more = result
+        return list(rows), more
+    if name == "batch":
+        return [
+            (status, _shape(call[0], call[1:], answer) if status == OK else answer)
+            for call, (status, answer) in zip(arguments[0], result, strict=True)
+        ]
+    if name == "atomic" and result[0]:
+        return True, [_shape(call[0], call[1:], answer) for call, answer in zip(arguments[1], result[1], strict=True)]
+    return result
+
+
+def check_endpoints(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """The endpoints as a tuple; :class:`ConfigurationError` if there is none."""
+    found = tuple(endpoints)
+    if not found:
+        raise ConfigurationError("A location needs the address of at least one node.")
+    return found

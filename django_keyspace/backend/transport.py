@@ -1,0 +1,107 @@
+"""The way to nodes: :class:`RemoteEngine`, which does operations on them, and one engine per location and process.
+
+The sockets are in ``blocking.py`` and ``multiplexed.py``; what is said on them, and what is done when that fails, is in
+``routing.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from django_keyspace.backend.blocking import BlockingPool
+from django_keyspace.backend.multiplexed import LoopConnections
+from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT, Endpoint, check_endpoints, parse_location
+from django_keyspace.exceptions import ConfigurationError
+
+TIMEOUT_MS_MOST = 24 * 3600 * 1000
+
+
+class RemoteEngine:
+    """Does operations on a node. Opens nothing before the first one; safe to use from any thread, task and forked
+    child.
+
+    Arguments:
+        endpoints: the addresses of the node, or of all nodes of one cluster.
+        timeout_ms: the time that one call may take in all, retries included.
+    Raises:
+        ConfigurationError: there is no endpoint, or the time is not legal.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], *, timeout_ms: int = TIMEOUT_MS_DEFAULT) -> None:
+        self.endpoints = check_endpoints(endpoints)
+        if type(timeout_ms) is not int or not 1 <= timeout_ms <= TIMEOUT_MS_MOST:
+            raise ConfigurationError(
+                f"The timeout of a call must be an integer from 1 to {TIMEOUT_MS_MOST:,} milliseconds, "
+                f"not {timeout_ms!r:.40}."
+            )
+        self.timeout_ms = timeout_ms
+        self._blocking = BlockingPool(self.endpoints, timeout_ms)
+        self._loops = LoopConnections(self.endpoints, timeout_ms)
+
+    def execute(self, name: str, *arguments: Any) -> Any:
+        """Do an operation and wait for its result.
+
+        Arguments:
+            name: a word of ``operations.OPERATIONS``.
+            *arguments: its arguments.
+        Returns:
+            What the store answers, with the same types.
+        Raises:
+            UnknownOutcome: a write was sent and its answer did not come.
+            TransportError: the node could not be asked; nothing was changed.
+            KeyspaceError: the node's own answer.
+        """
+        return self._blocking.execute(name, arguments)
+
+    async def aexecute(self, name: str, *arguments: Any) -> Any:
+        """The same as :meth:`execute`, without blocking the event loop."""
+        return await self._loops.execute(name, arguments)
+
+    def close(self) -> None:
+        """Close connections that are not in use. The next call opens new ones."""
+        self._blocking.close()
+        self._loops.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: let go of the parent's connections."""
+        self._blocking.after_fork()
+        self._loops.after_fork()
+
+
+_engines: dict[tuple[tuple[Endpoint, ...], int], RemoteEngine] = {}
+_engines_lock = threading.Lock()
+
+
+def remote_engine(location: str, *, timeout_ms: int = TIMEOUT_MS_DEFAULT) -> RemoteEngine:
+    """The engine of this process for a location: aliases with the same addresses and timeout share its connections.
+
+    Arguments:
+        location: ``keyspace://host:port/db`` or what else ``routing.parse_location`` takes. The database is not looked
+        at. timeout_ms: the time that one call may take in all.
+    Returns:
+        An engine; always the same one for the same addresses and time.
+    Raises:
+        ConfigurationError: the location or the time is not legal.
+    """
+    key = (parse_location(location).endpoints, timeout_ms)
+    engine = _engines.get(key)
+    if engine is None:
+        with _engines_lock:
+            engine = _engines.get(key)
+            if engine is None:
+                engine = _engines[key] = RemoteEngine(key[0], timeout_ms=timeout_ms)
+    return engine
+
+
+def _after_fork_in_child() -> None:
+    global _engines_lock
+    _engines_lock = threading.Lock()
+    for engine in list(_engines.values()):
+        engine.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,346 @@
+"""One client's connection to a node: hello, pipelined requests, answers in any order, and limits on all of it.
+
+Reads are answered where they arrive; writes go to the log and are answered when it is done with them. Nobody can make
+this object grow: while the client does not take its answers, or has too much under way, no more is read from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Protocol, cast
+
+from django_keyspace.exceptions import KeyspaceError, NoConnection, Overloaded, ProtocolError
+from django_keyspace.node.runtime import ReplicatedLog
+from django_keyspace.operations import WRITES, Limits, check_call
+from django_keyspace.wire import (
+    CONNECTION_ID,
+    HELLO_BYTES_MAX,
+    OK,
+    PROTOCOL_VERSION,
+    REQUEST_ID_MAX,
+    ClientHello,
+    Decoder,
+    Encoder,
+    FrameReader,
+    NodeHello,
+)
+
+logger = logging.getLogger("django_keyspace.node")
+
+WRITES_IN_FLIGHT_MAX: Final = 1_024
+"""Of one connection. Reads are answered at once and are never in flight, unless a cluster's log makes them wait."""
+BYTES_IN_FLIGHT_MAX: Final = 16 * 1024 * 1024
+OUTPUT_BYTES_HIGH: Final = 1024 * 1024
+"""Above this much output that the client has not taken, nothing more is read from it or answered to it."""
+OUTPUT_FLUSH_BYTES: Final = 128 * 1024
+HELLO_TIMEOUT_S: Final = 10.0
+FAREWELL_TIMEOUT_S: Final = 0.3
+"""How long a connection that was told to go may take to go."""
+
+
+class ReadStore(Protocol):
+    """What a connection needs of a store."""
+
+    def read(self, name: str, *arguments: Any) -> Any:
+        """Do a read operation, in the calling thread."""
+
+
+class Service(Protocol):
+    """What a connection needs of its server."""
+
+    store: ReadStore
+    log: ReplicatedLog
+    limits: Limits
+    hello: NodeHello
+    connections: set[ClientConnection]
+    connections_max: int
+    draining: bool
+    unflushed: set[ClientConnection]
+
+
+class ClientConnection(asyncio.Protocol):
+    """The protocol object of one client.
+
+    Arguments:
+        service: the server that this connection is one of.
+        loop: the event loop.
+    """
+
+    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
+        self._service = service
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._reader = FrameReader(HELLO_BYTES_MAX)
+        self._decode = Decoder().decode
+        self._encode = Encoder(service.hello.frame_bytes_max).encode
+        self._backlog: deque[bytes] = deque()
+        self._output: list[bytes] = []
+        self._output_bytes = 0
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._greeted = False
+        self._writing_paused = False
+        self._reading_paused = False
+        self._leaving = False
+        self._client_ended = False
+        self._farewell: tuple[int, str, str] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        # Not isinstance: the transports of uvloop have the methods, but not the base class.
+        self._transport = stream = cast("asyncio.Transport", transport)
+        stream.set_write_buffer_limits(high=OUTPUT_BYTES_HIGH)
+        service = self._service
+        service.connections.add(self)
+        if service.draining:
+            self.leave(NoConnection(f"Node {service.hello.node} is shutting down."))
+        elif len(service.connections) > service.connections_max:
+            self.leave(Overloaded(f"Node {service.hello.node} has {service.connections_max:,} connections already."))
+        else:
+            self._timer = self._loop.call_later(HELLO_TIMEOUT_S, self._nobody_greeted)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client is gone. Its writes that are under way stay under way."""
+        self._transport = None
+        self._backlog.clear()
+        self._output.clear()
+        self._cancel_timer()
+        self._service.connections.discard(self)
+        self._service.unflushed.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come: serve the requests that are complete."""
+        if self._leaving:
+            return
+        try:
+            bodies = self._reader.feed(data)
+        except ProtocolError as error:
+            self._serve_backlog()
+            self.leave(error)
+            return
+        if bodies:
+            self._backlog.extend(bodies)
+            self._serve_backlog()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; it gets the answers that are under way all the same."""
+        self._client_ended = True
+        if self._in_flight:
+            self._leaving = True
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """The client takes its answers again."""
+        self._writing_paused = False
+        if not self._leaving:
+            self._loop.call_soon(self._serve_backlog)
+
+    # Serving
+
+    def _serve_backlog(self) -> None:
+        """Serve what has come, as long as this client may have more under way."""
+        backlog = self._backlog
+        try:
+            while backlog and self._may_serve():
+                self._serve(backlog.popleft())
+                if self._output_bytes >= OUTPUT_FLUSH_BYTES:
+                    self.flush()
+        except KeyspaceError as error:
+            self.leave(error)
+            return
+        if self._output:
+            self.flush()
+        self._throttle()
+
+    def _may_serve(self) -> bool:
+        return (
+            not self._writing_paused
+            and self._in_flight < WRITES_IN_FLIGHT_MAX
+            and self._in_flight_bytes < BYTES_IN_FLIGHT_MAX
+            and self._transport is not None
+        )
+
+    def _throttle(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        pause = bool(self._backlog) or not self._may_serve()
+        if pause != self._reading_paused:
+            self._reading_paused = pause
+            if pause:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
+
+    def _serve(self, body: bytes) -> None:
+        """Serve one frame. Raises KeyspaceError if the connection cannot go on."""
+        message = self._decode(body)
+        if not self._greeted:
+            self._greet(message)
+            return
+        if type(message) is not tuple or len(message) < 2:
+            raise ProtocolError("A request is [id, operation, arguments...].")
+        request_id = message[0]
+        if type(request_id) is not int or not 0 < request_id <= REQUEST_ID_MAX:
+            raise ProtocolError("A request's id is an integer from 1 up.")
+        call = message[1:]
+        try:
+            check_call(call, self._service.limits)
+            if call[0] in WRITES:
+                size_bytes = len(body)
+                self._service.log.propose((call,), size_bytes, partial(self._written, request_id, size_bytes))
+                self._in_flight += 1
+                self._in_flight_bytes += size_bytes
+                return
+            barrier = self._service.log.read_barrier()
+            if barrier is None:
+                self._answer(request_id, OK, self._service.store.read(*call))
+            else:
+                self._in_flight += 1
+                barrier.add_done_callback(partial(self._readable, request_id, call))
+        except KeyspaceError as error:
+            self._answer(request_id, error.code, str(error))
+        except Exception:
+            self._answer_fault(request_id, str(call[0]))
+
+    def _readable(self, request_id: int, call: tuple[Any, ...], barrier: asyncio.Future[None]) -> None:
+        """A read that had to wait may be answered now."""
+        self._in_flight -= 1
+        try:
+            barrier.result()
+            self._answer(request_id, OK, self._service.store.read(*call))
+        except KeyspaceError as error:
+            self._answer(request_id, error.code, str(error))
+        except Exception:
+            self._answer_fault(request_id, str(call[0]))
+        self.group_done()
+
+    def _written(self, request_id: int, size_bytes: int, results: list[Any]) -> None:
+        """A write is done. The server flushes when the whole group is."""
+        self._in_flight -= 1
+        self._in_flight_bytes -= size_bytes
+        result = results[0]
+        if isinstance(result, KeyspaceError):
+            self._answer(request_id, result.code, str(result))
+        elif isinstance(result, Exception):
+            logger.error("A write failed in a way that it should not", exc_info=result)
+            self._answer(request_id, KeyspaceError.code, f"The node failed: {type(result).__name__}. See its log.")
+        else:
+            self._answer(request_id, OK, result)
+        self._service.unflushed.add(self)
+
+    def _answer(self, request_id: int, status: str, result: Any) -> None:
+        if self._transport is None:
+            return
+        try:
+            frame = self._encode((request_id, status, result))
+        except KeyspaceError as error:
+            frame = self._encode((request_id, error.code, str(error)))
+        self._output.append(frame)
+        self._output_bytes += len(frame)
+
+    def _answer_fault(self, request_id: int, name: str) -> None:
+        logger.exception("Operation %.40s failed in a way that it should not", name)
+        self._answer(request_id, KeyspaceError.code, f"The node failed to do {name:.40}. See its log.")
+
+    def group_done(self) -> None:
+        """Requests of this connection that had to wait were answered: send that, and go on."""
+        if self._leaving:
+            self.flush()
+            if not self._in_flight:
+                self._close()
+        elif self._backlog:
+            self._serve_backlog()
+        else:
+            self.flush()
+            self._throttle()
+
+    def flush(self) -> None:
+        """Give the transport everything that is answered."""
+        output = self._output
+        if output and self._transport is not None:
+            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+        output.clear()
+        self._output_bytes = 0
+
+    # Coming and going
+
+    def _greet(self, message: Any) -> None:
+        service = self._service
+        hello = ClientHello.parse(message)
+        if hello.cluster is not None and hello.cluster != service.hello.cluster:
+            raise ProtocolError(
+                f"The client looks for cluster {hello.cluster:.80}; node {service.hello.node} is not part of it."
+            )
+        self._greeted = True
+        self._cancel_timer()
+        self._reader.frame_bytes_max = service.hello.frame_bytes_max
+        # The node answers with its own version or, to an older client that it still understands, with the client's.
+        version = min(hello.version, PROTOCOL_VERSION)
+        answer = service.hello.message()
+        self._output.append(self._encode((answer[0], version, answer[2])))
+
+    def _nobody_greeted(self) -> None:
+        self._timer = None
+        self.leave(ProtocolError(f"No hello within {HELLO_TIMEOUT_S:.0f} seconds."))
+
+    def leave(self, reason: KeyspaceError) -> None:
+        """Say why, and close. What is under way is answered first; nothing more is served."""
+        if self._leaving or self._transport is None:
+            return
+        self._leaving = True
+        self._backlog.clear()
+        self._farewell = (CONNECTION_ID, reason.code, str(reason))
+        self._cancel_timer()
+        if self._in_flight:
+            self._timer = self._loop.call_later(HELLO_TIMEOUT_S, self.abort)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._farewell is not None:
+            self._output.append(self._encode(self._farewell))
+            self._farewell = None
+        self.flush()
+        if self._reading_paused:
+            # What the client still sends is thrown away: closing on unread bytes would reset the connection, and the
+            # client might never see why.
+            self._reading_paused = False
+            transport.resume_reading()
+        if transport.can_write_eof() and not self._client_ended:
+            transport.write_eof()
+            self._cancel_timer()
+            self._timer = self._loop.call_later(FAREWELL_TIMEOUT_S, self.abort)
+        else:
+            transport.close()
+
+    def abort(self) -> None:
+        """Close without another word."""
+        self._timer = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def connection_factory(service: Service, loop: asyncio.AbstractEventLoop) -> Callable[[], ClientConnection]:
+    """What an event loop's server calls for each client."""
+    return partial(ClientConnection, service, loop)

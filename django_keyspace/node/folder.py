@@ -1,0 +1,146 @@
+"""The data folder of a node: whose it is, and that only one process uses it.
+
+===============  ====================================================================================================
+``node.json``    the node's id, written once
+``node.lock``    locked (flock) by the process that serves the folder; says process, id and address
+``node.sock``    the Unix socket of the running node
+``store/``       the store
+===============  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from django_keyspace.exceptions import ConfigurationError, ForeignStore, StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: see _lock
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
+
+FORMAT: Final = 1
+IDENTITY_FILE: Final = "node.json"
+LOCK_FILE: Final = "node.lock"
+SOCKET_FILE: Final = "node.sock"
+STORE_FOLDER: Final = "store"
+
+
+class DataFolder:
+    """A node's folder, held by this process from construction until :meth:`release`.
+
+    Arguments:
+        path: the folder; made, with mode 0700, if it does not exist.
+        node_id: whose it has to be.
+    Raises:
+        ConfigurationError: another process serves it, or it belongs to another node.
+        ForeignStore: its identity file is not ours, or of a newer release.
+        StorageError: it cannot be made or written.
+    """
+
+    def __init__(self, path: str, node_id: str) -> None:
+        self.path = Path(path).absolute()
+        self.node_id = node_id
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_file = open(self.path / LOCK_FILE, "a+b")  # noqa: SIM115 - held until release
+        except OSError as error:
+            raise StorageError(f"The data folder {self.path} cannot be used: {error.strerror or error}.") from error
+        try:
+            if not _lock(self._lock_file.fileno()):
+                raise ConfigurationError(self._held_sentence())
+            self._say({"pid": os.getpid(), "node": node_id, "address": None})
+            self._check_identity()
+        except BaseException:
+            self._lock_file.close()
+            raise
+
+    @property
+    def store_path(self) -> str:
+        """Where the store is."""
+        return str(self.path / STORE_FOLDER)
+
+    @property
+    def socket_path(self) -> str:
+        """Where the Unix socket is."""
+        return str(self.path / SOCKET_FILE)
+
+    def announce(self, address: str) -> None:
+        """Write the address on which the node listens into the lock file."""
+        self._say({"pid": os.getpid(), "node": self.node_id, "address": address})
+
+    def release(self) -> None:
+        """Let go of the folder."""
+        self._say({})
+        self._lock_file.close()
+
+    def _say(self, facts: dict[str, Any]) -> None:
+        text = json.dumps(facts).encode() + b"\n"
+        try:
+            self._lock_file.truncate(0)
+            self._lock_file.write(text)
+            self._lock_file.flush()
+        except OSError as error:
+            raise StorageError(f"{self.path / LOCK_FILE} cannot be written: {error.strerror or error}.") from error
+
+    def _held_sentence(self) -> str:
+        holder: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._lock_file.seek(0)
+            holder = json.loads(self._lock_file.read())
+        who = f"node {holder['node']} (process {holder['pid']})" if holder.get("pid") else "another process"
+        where = f" at {holder['address']}" if holder.get("address") else ""
+        return f"The data folder {self.path} is in use by {who}{where}. Stop that node first, or use another folder."
+
+    def _check_identity(self) -> None:
+        file = self.path / IDENTITY_FILE
+        try:
+            identity = json.loads(file.read_bytes())
+        except FileNotFoundError:
+            self._write_identity(file)
+            return
+        except (OSError, ValueError) as error:
+            raise ForeignStore(f"{file} cannot be read: {error}. Is {self.path} the data folder of a node?") from error
+        if not isinstance(identity, dict) or not isinstance(identity.get("node"), str):
+            raise ForeignStore(f"{file} is not the identity of a node. Use another data folder.")
+        if identity.get("format") != FORMAT:
+            raise ForeignStore(
+                f"{file} has format {identity.get('format')!r:.40}, and this release knows format {FORMAT}. "
+                "Use the release that made it, or a newer one."
+            )
+        if identity["node"] != self.node_id:
+            raise ConfigurationError(
+                f"The data folder {self.path} belongs to node {identity['node']!r:.80}, not to {self.node_id!r}. "
+                "Start it with that id, or use another folder."
+            )
+
+    def _write_identity(self, file: Path) -> None:
+        text = json.dumps({"format": FORMAT, "node": self.node_id}) + "\n"
+        temporary = file.with_suffix(".new")
+        try:
+            with open(temporary, "w", encoding="utf-8") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(temporary, file)
+        except OSError as error:
+            raise StorageError(f"{file} cannot be written: {error.strerror or error}.") from error
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock the file for this process without waiting; False if someone else holds it."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            # Far behind what the file says, so that others can read that.
+            os.lseek(descriptor, 2**30, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,169 @@
+"""A node's server: listeners for clients, and the orderly end.
+
+Holds the store, the log and the connections together; what is said on a connection is in ``connection.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from typing import Any, Final
+
+from django_keyspace import __version__
+from django_keyspace.exceptions import ConfigurationError, KeyspaceError, NoConnection
+from django_keyspace.node.config import NodeConfig, format_address
+from django_keyspace.node.connection import ClientConnection, ReadStore, connection_factory
+from django_keyspace.node.runtime import ReplicatedLog
+from django_keyspace.operations import Limits
+from django_keyspace.wire import PROTOCOL_VERSION, NodeHello, frame_bytes_max_for
+
+logger = logging.getLogger("django_keyspace.node")
+
+DRAIN_TIMEOUT_S: Final = 10.0
+BACKLOG: Final = 1024
+UNIX_PATH_BYTES_MAX: Final = 100
+"""A little less than what every system takes as the path of a Unix socket."""
+
+
+class Server:
+    """Serves a store to clients.
+
+    Arguments:
+        config: what the node was told.
+        store: for reads.
+        log: for writes and for the question whether reads are current.
+        limits: sizes that requests are checked against.
+    """
+
+    def __init__(self, config: NodeConfig, store: ReadStore, log: ReplicatedLog, limits: Limits) -> None:
+        self.config = config
+        self.store = store
+        self.log = log
+        self.limits = limits
+        self.hello = NodeHello(
+            PROTOCOL_VERSION,
+            node=config.node_id,
+            cluster=None,
+            databases=limits.databases,
+            value_bytes_max=limits.value_bytes_max,
+            frame_bytes_max=frame_bytes_max_for(limits.value_bytes_max),
+            release=__version__,
+        )
+        self.connections: set[ClientConnection] = set()
+        self.connections_max = config.connections_max
+        self.draining = False
+        self.unflushed: set[ClientConnection] = set()
+        """Connections with answers to writes of the group that is being answered."""
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._socket_path: str | None = None
+        log.on_commit(self._group_done)
+
+    async def listen(self) -> str:
+        """Open the TCP listener.
+
+        Returns:
+            The address, with the port that was chosen if the configured one is 0.
+        Raises:
+            ConfigurationError: the address cannot be listened on.
+        """
+        config = self.config
+        loop = asyncio.get_running_loop()
+        try:
+            listening = await asyncio.to_thread(_listening_socket, config.host, config.port)
+            server = await loop.create_server(connection_factory(self, loop), sock=listening, backlog=BACKLOG)
+        except OSError as error:
+            raise ConfigurationError(_cannot_listen(config, error)) from error
+        self._listeners.append(server)
+        name: Any = listening.getsockname()
+        return format_address(name[0], name[1])
+
+    async def listen_unix(self, path: str) -> bool:
+        """Open the listener on a Unix socket as well.
+
+        Arguments:
+            path: the socket's path; what lies there from an earlier run is replaced.
+        Returns:
+            False if this system or this path does not allow it; the node then serves TCP alone.
+        """
+        if not hasattr(socket, "AF_UNIX") or len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
+            logger.warning("No Unix socket: the path %s is too long, or the system has none", path)
+            return False
+        loop = asyncio.get_running_loop()
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            factory = connection_factory(self, loop)
+            # The data folder's mode keeps other users out; the socket's own mode does so too.
+            mask = os.umask(0o177)
+            try:
+                server = await loop.create_unix_server(factory, path, backlog=BACKLOG)
+            finally:
+                os.umask(mask)
+        except OSError as error:
+            logger.warning("No Unix socket at %s: %s", path, error)
+            return False
+        self._listeners.append(server)
+        self._socket_path = path
+        return True
+
+    async def stop(self) -> None:
+        """Take no more requests, answer those under way, say goodbye, and return when all connections are closed."""
+        self.draining = True
+        for listener in self._listeners:
+            listener.close()
+        if self._socket_path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._socket_path)
+        goodbye = NoConnection(f"Node {self.config.node_id} is shutting down. What it has not answered was not done.")
+        for connection in list(self.connections):
+            connection.leave(goodbye)
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await self.log.drain()
+                while self.connections:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            logger.warning("%d connections did not end in time and are cut", len(self.connections))
+        for connection in list(self.connections):
+            connection.abort()
+
+    def _group_done(self, calls: int) -> None:
+        """The log has answered a group of writes: send the answers."""
+        ready = list(self.unflushed)
+        self.unflushed.clear()
+        for connection in ready:
+            try:
+                connection.group_done()
+            except KeyspaceError as error:
+                connection.leave(error)
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listening.bind(address)
+        listening.setblocking(False)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _cannot_listen(config: NodeConfig, error: OSError) -> str:
+    address = format_address(config.host, config.port)
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Another program listens on {address}. Choose another port with --listen (port 0 takes a free one), "
+            "or stop that program."
+        )
+    if error.errno == errno.EACCES:
+        return f"This user may not listen on {address}: choose a port above 1023."
+    return f"The node cannot listen on {address}: {error.strerror or error}."
