@@ -11,11 +11,12 @@ def main() -> None:
     """Run the management command that the arguments name."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "docsite.settings")
     try:
+        import django_keyspace  # noqa: F401 - the settings name it; without it Django's error is a long traceback
         from django.core.management import execute_from_command_line
     except ImportError as error:
         raise SystemExit(
-            "Django is not installed for this Python. Run scripts/demo, which installs what the site needs, "
-            "or install the project into your virtual environment: pip install -e ."
+            f"{error}. Run scripts/demo, which installs what the site needs, or install the project into your "
+            "virtual environment: pip install -e ."
         ) from error
     execute_from_command_line(sys.argv)
 

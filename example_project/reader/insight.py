@@ -77,9 +77,12 @@ class Report:
 
     location: str
     is_node: bool
-    status: dict[str, Any]
+    keys_total: int
+    counters: dict[str, int]
     hit_percent: float | None
-    fill_percent: float | None
+    used_bytes: int
+    max_bytes: int
+    durability: str
     families: list[FamilyCount]
     other_keys: int
     slowest: list[Render]
@@ -90,20 +93,25 @@ class Report:
 
 def report(family_slug: str) -> Report:
     """Gather the report; ``family_slug`` names the family whose keys are listed, if any."""
-    status = dict(cache.status())
+    status: dict[str, Any] = cache.status()
+    counters: dict[str, int] = status["counters"]
     families = [FamilyCount(family, cache.count(prefix=family.prefix)) for family in FAMILIES]
-    lookups = status["hits"] + status["misses"]
+    keys_total = cache.count()
+    lookups = counters["hits"] + counters["misses"]
     slowest = slowest_renders()
     shown = next((f for f in FAMILIES if f.slug == family_slug and f.keys_are_public), None)
     location = str(settings.CACHES["default"]["LOCATION"])
     return Report(
         location=location,
         is_node=location.startswith("keyspace://"),
-        status=status,
-        hit_percent=100 * status["hits"] / lookups if lookups else None,
-        fill_percent=100 * status["size_bytes"] / status["max_bytes"] if status.get("max_bytes") else None,
+        keys_total=keys_total,
+        counters=counters,
+        hit_percent=100 * counters["hits"] / lookups if lookups else None,
+        used_bytes=status["used_bytes"],
+        max_bytes=status["max_bytes"],
+        durability=status["durability"],
         families=families,
-        other_keys=max(0, cache.count(prefix="") - sum(line.keys for line in families)),
+        other_keys=max(0, keys_total - sum(line.keys for line in families)),
         slowest=slowest,
         cold_ms_max=max((render.cold_ms for render in slowest), default=1.0),
         shown=shown,
@@ -121,10 +129,8 @@ def slowest_renders() -> list[Render]:
 
 
 def forget_rendered_pages() -> int:
-    """Delete the rendered pages, up to KEYS_READ_MAX of them; return how many there were."""
-    keys = cache.list_keys(prefix="page:", count=KEYS_READ_MAX)
-    cache.delete_many(keys)
-    return len(keys)
+    """Delete every rendered page in one step; return how many there were."""
+    return int(cache.prune("page:"))
 
 
 def count_by_origin(modules: list[Module]) -> list[tuple[str, int]]:
