@@ -350,7 +350,8 @@ class ExtraMethods(Steppable):
         prefix, matches = _glob(pattern)
         if pattern == f"{prefix}*":
             return (yield from self._prune(prefix, version))
-        deleted, start = 0, ""
+        deleted = 0
+        start: str | None = ""
         while start is not None:
             page, start = yield from self._page(prefix, start, bool(start), True, False, version, _DELETE_BATCH)
             doomed = [self._key(key, version) for key in page if matches(key)]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from django_keyspace.exceptions import KeyspaceError, MissingKey, NotANumber, NumberOverflow, WrongType
-from django_keyspace.operations import INT64_MAX, INT64_MIN, KEEP, Call, Expire, Value, value_too_large
+from django_keyspace.operations import INT64_MAX, INT64_MIN, Call, Expire, Value, value_too_large
 from django_keyspace.store import deadlines
 from django_keyspace.store.queries import READS, end_of_prefix
 from django_keyspace.store.record import (
@@ -68,11 +68,11 @@ class WriteContext:
         """The deadline that an ``expire`` argument stands for, 0 for none. ``live`` is the record it may be kept from."""
         if expire is None:
             return 0
-        if type(expire) is int:
+        if isinstance(expire, int):
             return self.log_time_ms + expire
-        if expire == KEEP:
+        if isinstance(expire, str):  # KEEP, the only word
             return int(deadline_of(live)[0]) if live is not None else 0
-        return max(int(expire[1]), 1)
+        return max(expire[1], 1)
 
     def put(
         self, database: int, key: bytes, tag: int, flags: int, payload: bytes, deadline_ms: int, stored: bytes | None

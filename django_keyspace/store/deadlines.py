@@ -79,7 +79,7 @@ def settle(context: WriteContext, entry: bytes, bucket: int, database: int, key:
         The record, if the entry is where the record's deadline is (its entry then still stands); otherwise None.
     """
     txn, handle = context.txn, context.store.databases[database]
-    record = txn.get(key, db=handle)
+    record: bytes | None = txn.get(key, db=handle)
     if record is not None:
         _, _, _, revision, deadline_ms, record_bucket = unpack_header(record)
         if record_bucket == bucket:
