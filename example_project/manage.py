@@ -11,8 +11,9 @@ def main() -> None:
     """Run the management command that the arguments name."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "docsite.settings")
     try:
-        import django_keyspace  # noqa: F401 - the settings name it; without it Django's error is a long traceback
         from django.core.management import execute_from_command_line
+
+        import django_keyspace  # noqa: F401 - the settings name it; without it Django's error is a long traceback
     except ImportError as error:
         raise SystemExit(
             f"{error}. Run scripts/demo, which installs what the site needs, or install the project into your "

@@ -66,9 +66,17 @@ class Child:
         """Say whether the process still runs."""
         return self._process.poll() is None
 
-    def wait(self, timeout_s: float | None = None) -> int:
+    def wait(self) -> int:
         """Wait for the process to end by itself and return its exit code."""
-        return self._process.wait(timeout_s)
+        return self._process.wait()
+
+    def ends_within(self, timeout_s: float) -> bool:
+        """Wait for the process, but no longer than this; say whether it has ended."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def end(self) -> None:
         """End the process: politely, and after END_TIMEOUT_S for certain."""

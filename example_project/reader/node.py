@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
 from django_keyspace.exceptions import KeyspaceError
-from reader.children import Child, ChildFailed, child
+from reader.children import Child, ChildFailed, Echo, child
 from reader.serving import HOST, free_port
 
 ANSWER_TIMEOUT_S = 20.0
 ASK_AGAIN_S = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node that answers."""
+
+    url: str
+    process: Child
+
+
 @contextmanager
-def node(data_folder: Path, echo: Callable[[str], None] | None = None) -> Iterator[str]:
-    """Run a single node for as long as the block runs, and give the URL of its first database.
+def node(data_folder: Path, echo: Echo | None = None) -> Iterator[Node]:
+    """Run a single node for as long as the block runs; its URL is that of its first database.
 
     Raises ChildFailed if it does not answer in time.
     """
@@ -29,7 +38,7 @@ def node(data_folder: Path, echo: Callable[[str], None] | None = None) -> Iterat
     with child("The node", arguments, {}, echo) as process:
         url = f"keyspace://{address}/0"
         _wait_for_answer(process, url)
-        yield url
+        yield Node(url, process)
 
 
 def _wait_for_answer(process: Child, url: str) -> None:

@@ -19,7 +19,10 @@ MANAGE = Path(__file__).resolve().parents[2] / "example_project" / "manage.py"
 def environment(tmp_path: Path, **extra: str) -> dict[str, str]:
     """Return this process's environment without its own Django settings, and with a store of this test."""
     kept = {key: value for key, value in os.environ.items() if key not in ("DJANGO_SETTINGS_MODULE", "DEMO_NODE")}
-    return {**kept, "DEMO_CACHE": str(tmp_path / "cache"), "DEMO_NODE_DATA": str(tmp_path / "node"), **extra}
+    # The package may be tested from its source, without being installed.
+    import_path = os.pathsep.join(entry for entry in (os.environ.get("PYTHONPATH"), str(MANAGE.parents[1])) if entry)
+    ours = {"DEMO_CACHE": str(tmp_path / "cache"), "DEMO_NODE_DATA": str(tmp_path / "node"), "PYTHONPATH": import_path}
+    return {**kept, **ours, **extra}
 
 
 def run_demo(tmp_path: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -117,6 +120,19 @@ def test_ending_the_demo_ends_its_node(tmp_path):
                 socket.create_connection((host, int(gone)), timeout=5)
 
 
+@pytest.mark.node
+def test_a_node_that_dies_ends_the_demo_with_a_sentence(tmp_path):
+    with running_demo(tmp_path, "--node", "--port", "0") as (process, _, _):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not children.exists():
+            pytest.skip("finding the node's process needs Linux's /proc")
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children.read_text().split()}
+        (node_pid,) = (pid for pid, command in commands.items() if "keyspace_node" in command)
+        os.kill(int(node_pid), signal.SIGKILL)
+        assert process.wait(30) == 1
+        assert "The node ended by itself, exit code -9." in process.stdout.read()
+
+
 def test_the_cache_outlives_the_server(tmp_path):
     with running_demo(tmp_path, "--port", "0") as (_, _, address):
         assert status_of(f"{address}module/colorsys/") == 200
@@ -130,10 +146,10 @@ def test_the_cache_outlives_the_server(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "extra", "sentence"),
     [
-        (["--port", "99999"], {}, "invalid _port value"),
+        (["--port", "99999"], {}, "99999 is no port: give a number from 0 to 65535"),
         (["--node"], {"DEMO_NODE": "keyspace://127.0.0.1:9/0"}, "DEMO_NODE names a node already"),
         (["--port", "0"], {"DEMO_NODE": "keyspace://127.0.0.1:9/0"}, "keyspace://127.0.0.1:9/0 can't be used"),
-        (["--port", "0"], {"DEMO_CACHE": str(MANAGE)}, "can't be used"),
+        (["--port", "0"], {"DEMO_CACHE": str(MANAGE)}, "is a file"),
     ],
 )
 def test_what_cannot_work_is_one_clear_sentence(tmp_path, arguments, extra, sentence):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ from reader.walk import Timing, Walk, WalkFailed
 PORT_DEFAULT = 8000
 READY = "Serving at "
 START_TIMEOUT_S = 30.0
+WATCH_EVERY_S = 1.0
 
 
 class Command(BaseCommand):
@@ -66,16 +67,23 @@ class Command(BaseCommand):
             if port not in (0, taken):
                 self.stdout.write(self.style.WARNING(f"Port {port} is taken, so this is port {taken}."))
             self.stdout.write(f"{'Node' if _uses_node() else 'Embedded store'}: {_location()}")
-            self.stdout.write(f"{READY}http://{HOST}:{taken}/ (stop with Ctrl-C)")
-            self.stdout.flush()
+            self.echo(f"{READY}http://{HOST}:{taken}/ (stop with Ctrl-C)")
             server.serve_forever()
 
     def serve_with_node(self, port: int) -> None:
         """Start a node, and the site in a process of its own that talks to it; end both in the end."""
-        with node(settings.NODE_DATA_DIR, echo=lambda line: self.stdout.write(f"[node] {line}")) as url:
-            with child("The site", ["demo", "--port", str(port)], {"DEMO_NODE": url}, echo=self.stdout.write) as site:
-                exit_code = site.wait()
-                raise ChildFailed(f"The site ended by itself, exit code {exit_code}.")
+        with node(settings.NODE_DATA_DIR, echo=lambda line: self.echo(f"[node] {line}")) as served_by:
+            environment = {"DEMO_NODE": served_by.url}
+            with child("The site", ["demo", "--port", str(port)], environment, echo=self.echo) as site:
+                while not site.ends_within(WATCH_EVERY_S):
+                    if not served_by.process.is_running():
+                        raise ChildFailed(f"The node ended by itself, exit code {served_by.process.wait()}.")
+                raise ChildFailed(f"The site ended by itself, exit code {site.wait()}.")
+
+    def echo(self, line: str) -> None:
+        """Pass on a line of a child's output at once, also when our own output goes to a file."""
+        self.stdout.write(line)
+        self.stdout.flush()
 
     def check_site(self, with_node: bool) -> None:
         """Visit every page with a fresh cache, and print how long they took."""
@@ -96,8 +104,8 @@ def _cache_environment(folder: Path, with_node: bool) -> Iterator[dict[str, str]
     if not with_node:
         yield {**environment, "DEMO_NODE": ""}
         return
-    with node(folder / "node") as url:
-        yield {**environment, "DEMO_NODE": url}
+    with node(folder / "node") as served_by:
+        yield {**environment, "DEMO_NODE": served_by.url}
 
 
 @contextmanager
@@ -118,10 +126,9 @@ def _table(timings: list[Timing]) -> str:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= PORT_MAX:
-        raise ValueError
-    return port
+    if text.isascii() and text.isdigit() and int(text) <= PORT_MAX:
+        return int(text)
+    raise ArgumentTypeError(f"{text} is no port: give a number from 0 to {PORT_MAX}")
 
 
 def _location() -> str:
