@@ -19,7 +19,7 @@ django.setup()
 
 
 def main() -> int:
-    """Write two values, read them back, and return 1 when anything is off."""
+    """Write two values, read them back, and return 1 when anything is off; a second run also finds what the first left."""
     from django.core.cache import cache
 
     import django_keyspace
@@ -29,6 +29,9 @@ def main() -> int:
         print(f"django_keyspace comes from {home}, which is not the environment under test")
         return 1
     call_command("check", fail_level="ERROR")
+    if Path(sys.argv[1]).exists() and cache.get("text") != "value":
+        print("what an earlier process wrote is gone")
+        return 1
     cache.set("text", "value", 60)
     cache.set("object", {"list": [1, 2.5, None], "set": {1, 2}}, 60)
     got = cache.get("text"), cache.get("object"), cache.get("absent", "default")

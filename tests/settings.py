@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import tempfile
-from pathlib import Path
-
-BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 def _temporary_folder() -> str:
-    """Make a folder that goes when this very process exits; a forked child that exits leaves it alone."""
-    folder = tempfile.mkdtemp(prefix="keyspace-tests-")
+    """Name a folder that goes when this very process exits; a forked child that exits leaves it alone.
+
+    Whoever opens a cache makes it: tools that only read these settings and end without a farewell leave nothing behind.
+    """
+    folder = os.path.join(tempfile.gettempdir(), f"keyspace-tests-{secrets.token_hex(8)}")
     owner_pid = os.getpid()
 
     def remove() -> None:
@@ -23,8 +24,6 @@ def _temporary_folder() -> str:
     atexit.register(remove)
     return folder
 
-
-TEMPORARY_FOLDER = _temporary_folder()
 
 SECRET_KEY = "only for the tests of django-keyspace"
 USE_TZ = True
@@ -38,6 +37,6 @@ INSTALLED_APPS = [
 CACHES = {
     "default": {
         "BACKEND": "django_keyspace.backend.KeyspaceCache",
-        "LOCATION": os.path.join(TEMPORARY_FOLDER, "store"),
+        "LOCATION": _temporary_folder(),
     },
 }
