@@ -16,7 +16,7 @@ from django_keyspace.backend.codec import Unreadable
 from django_keyspace.backend.degrade import MISS_ANSWERS, OUTAGES
 from django_keyspace.backend.expire import Timeout, make_expire
 from django_keyspace.backend.extras import ExtraMethods
-from django_keyspace.backend.keys import KeyMaker
+from django_keyspace.backend.keys import KeyMethods
 from django_keyspace.backend.runtime import get_runtime
 from django_keyspace.backend.twins import Steps, twins
 from django_keyspace.exceptions import InvalidArgument, KeyspaceError, MissingKey, error_from_code
@@ -27,7 +27,7 @@ _MISSING: Final = object()
 _SUCCESS, _FAILED = Status.SUCCESS, Status.FAILED
 
 
-class KeyspaceCache(ExtraMethods, BaseCache):
+class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
     """A Django cache backend.
 
     Arguments:
@@ -47,16 +47,14 @@ class KeyspaceCache(ExtraMethods, BaseCache):
         self._database = config.database
         self._do = runtime.engine.execute
         self._ado = runtime.engine.aexecute
+        self._read = runtime.engine.read
         self._encode = runtime.codec.encode
         self._decode = runtime.codec.decode
         self._counters = runtime.counters
         self._note = runtime.last_status.set
-        self._keys = KeyMaker(
-            self.key_func, self.key_prefix, self.version, self.validate_key, config.reverse_key_function
-        )
-        self._key = self._keys.key
-        self._default_expire = make_expire(self.default_timeout)
-        self._max_entries_or_none = config.max_entries or params.get("MAX_ENTRIES") or params.get("max_entries")
+        self._reverse = config.reverse_key_function
+        # BaseCache's default of 300 entries is not ours: only what the settings say counts.
+        self._culls = config.max_entries is not None or "MAX_ENTRIES" in params or "max_entries" in params
 
     # ------------------------------------------------------------------------------------------- operations
 
@@ -100,18 +98,18 @@ class KeyspaceCache(ExtraMethods, BaseCache):
         return default
 
     def _expire(self, timeout: Timeout) -> Expire:
-        return self._default_expire if timeout is DEFAULT_TIMEOUT else make_expire(timeout)
+        return make_expire(self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout)
 
     def _growing(self, call: Call, keys: list[bytes]) -> Call:
         """A call that may add records: with ``MAX_ENTRIES``, the culling comes first, in the same transaction."""
-        if self._max_entries_or_none is None:
+        if not self._culls:
             return call
-        cull = ("cull", self._database, keys, self._max_entries_or_none, self._cull_frequency)
+        cull = ("cull", self._database, keys, max(self._max_entries, 0), self._cull_frequency)
         return ("batch", [cull, call])
 
     def _grown(self, answer: Any) -> Any:
         """The answer of a call that :meth:`_growing` has made."""
-        if self._max_entries_or_none is None:
+        if not self._culls:
             return answer
         word, result = answer[-1]
         if word != "ok":
@@ -123,17 +121,23 @@ class KeyspaceCache(ExtraMethods, BaseCache):
 
     def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
         """The value under a key, or ``default``."""
-        call = ("get", self._database, self._key(key, version))
+        full = self._key(key, version)
         try:
-            record = self._do(*call)
+            record = self._read("get", self._database, full)
         except KeyspaceError as error:
-            record = self._failed(call, error)
+            record = self._failed(("get", self._database, full), error)
         if record is None:
             self._note(_FAILED)
             self._counters.misses += 1
             return default
         self._note(_SUCCESS)
-        return self._value(record, default)
+        try:
+            value = self._decode(record)
+        except Unreadable:
+            self._counters.misses += 1
+            return default
+        self._counters.hits += 1
+        return value
 
     def _get(self, key: Any, default: Any = None, version: Any = None) -> Steps[Any]:
         """The value under a key, or ``default``: for batches."""
@@ -180,9 +184,9 @@ class KeyspaceCache(ExtraMethods, BaseCache):
         xx: bool = False,
     ) -> bool:
         """Store a value. See :meth:`aset`."""
-        if nx or xx or self._max_entries_or_none is not None:
+        if nx or xx or self._culls:
             return self._set_slowly(key, value, timeout, version, nx, xx)
-        expire = self._default_expire if timeout is DEFAULT_TIMEOUT else make_expire(timeout)
+        expire = make_expire(self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout)
         call = ("set", self._database, self._key(key, version), self._encode(value), expire, "always")
         stored: bool = self._execute(call)
         return stored
@@ -195,7 +199,7 @@ class KeyspaceCache(ExtraMethods, BaseCache):
 
     def _get_many(self, keys: Iterable[Any], version: Any = None) -> Steps[dict[Any, Any]]:
         """The values under many keys, as a dict of those that are there."""
-        full = self._keys.keys(keys, version)
+        full = self._keys(keys, version)
         if not full:
             return {}
         records = yield "get_many", self._database, list(full)
@@ -219,7 +223,7 @@ class KeyspaceCache(ExtraMethods, BaseCache):
         """Store many values, all or none of them. Returns the keys that were not stored: an empty list."""
         if not data:
             return []
-        full = self._keys.keys(data, version)
+        full = self._keys(data, version)
         encode = self._encode
         pairs = [(key, encode(data[user_key])) for key, user_key in full.items()]
         call = ("set_many", self._database, pairs, self._expire(timeout))
@@ -242,10 +246,11 @@ class KeyspaceCache(ExtraMethods, BaseCache):
 
     delete, adelete = twins(_delete)
 
-    def _delete_many(self, keys: Iterable[Any], version: Any = None) -> Steps[int]:
-        """Delete many keys. The number of those that were there."""
-        full = list(self._keys.keys(keys, version))
-        return (yield "delete_many", self._database, full) if full else 0
+    def _delete_many(self, keys: Iterable[Any], version: Any = None) -> Steps[None]:
+        """Delete many keys."""
+        full = list(self._keys(keys, version))
+        if full:
+            yield "delete_many", self._database, full
 
     delete_many, adelete_many = twins(_delete_many)
 

@@ -24,6 +24,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from hmac import compare_digest
 from typing import Any, Final
+from zlib import crc32
 
 import msgpack
 from django.conf import settings
@@ -32,17 +33,22 @@ from django.core.signals import setting_changed
 from django_keyspace.conf import Config
 from django_keyspace.exceptions import CannotSerialize, DamagedStore
 from django_keyspace.operations import INT64_MAX, INT64_MIN, Value, value_too_large
-from django_keyspace.store.record import NATIVE_TAGS, Flag, Tag, inflate, payload_of, unpack_header
+from django_keyspace.store.record import HEADER_BYTES, NATIVE_TAGS, Flag, Tag, inflate, payload_of, unpack_header
 
 logger = logging.getLogger("django_keyspace.codec")
 security_logger = logging.getLogger("django.security.django_keyspace")
 
 SIGNATURE_BYTES: Final = 16
+_SIGNED_FROM: Final = HEADER_BYTES + SIGNATURE_BYTES
 _COMPRESSED, _SIGNED, _EVICTABLE = int(Flag.COMPRESSED), int(Flag.SIGNED), int(Flag.EVICTABLE)
 _BYTES, _TEXT, _INTEGER, _FLOAT, _BOOLEAN = (
     int(tag) for tag in (Tag.BYTES, Tag.TEXT, Tag.INTEGER, Tag.FLOAT, Tag.BOOLEAN)
 )
 _PICKLE = int(Tag.PICKLE)
+
+
+class CannotPickle(CannotSerialize, pickle.PickleError):
+    """Pickle does not take this value. (``PickleError``, as Django's other backends raise.)"""
 
 
 class Unreadable(Exception):
@@ -107,7 +113,11 @@ setting_changed.connect(_forget_keys)
 
 
 def _sign(key: bytes, payload: bytes, tag: int, compressed: int) -> bytes:
-    return blake2b(payload, key=key, digest_size=SIGNATURE_BYTES, salt=b"%d.%d" % (tag, compressed)).digest()
+    salt = _PLAIN_SALT if tag == _PICKLE and not compressed else b"%d.%d" % (tag, compressed)
+    return blake2b(payload, key=key, digest_size=SIGNATURE_BYTES, salt=salt).digest()
+
+
+_PLAIN_SALT: Final = b"%d.0" % Tag.PICKLE
 
 
 class Codec:
@@ -181,7 +191,7 @@ class Codec:
                 f"A {type(value).__name__} is nested too deeply to be stored. Nothing was changed."
             ) from error
         except Exception as error:
-            raise CannotSerialize(
+            raise (CannotPickle if self._tag == _PICKLE else CannotSerialize)(
                 f"The serializer {self._config.serializer!r} cannot store a {type(value).__name__}: {error}. Nothing was "
                 "changed."
             ) from error
@@ -205,13 +215,16 @@ class Codec:
         Raises:
             Unreadable: this alias cannot or must not read it.
         """
-        tag, flags, _, _, _, _ = unpack_header(record)
+        tag, flags, checksum, _, _, _ = unpack_header(record)
         try:
-            payload = payload_of(record)
+            if flags & _SIGNED or tag == _PICKLE:
+                payload = self._verified(tag, flags, record)
+            else:
+                payload = record[HEADER_BYTES:]
+                if crc32(payload) != checksum:
+                    raise DamagedStore("a record's checksum does not match its payload. Check the disk.")
             if tag == _TEXT and not flags & _COMPRESSED:
                 return payload.decode()
-            if flags & _SIGNED or tag == _PICKLE:
-                payload = self._verified(tag, flags, payload)
             if flags & _COMPRESSED:
                 payload = inflate(payload, self._limit_bytes)
             if tag in NATIVE_TAGS:
@@ -227,8 +240,8 @@ class Codec:
         except Exception as error:
             raise Unreadable(f"it cannot be loaded: {error!r}") from error
 
-    def _verified(self, tag: int, flags: int, payload: bytes) -> bytes:
-        """The payload without its signature."""
+    def _verified(self, tag: int, flags: int, record: bytes) -> bytes:
+        """The payload without its signature, which also stands for the checksum."""
         if tag == _PICKLE and self._tag != _PICKLE:
             raise Unreadable("it is a pickle, and this alias does not read pickles")
         if not flags & _SIGNED:
@@ -237,8 +250,8 @@ class Codec:
                     "An unsigned pickle was not loaded: somebody else wrote it, or signing was off then."
                 )
                 raise Unreadable("it is an unsigned pickle")
-            return payload
-        signature, signed = payload[:SIGNATURE_BYTES], payload[SIGNATURE_BYTES:]
+            return payload_of(record)
+        signature, signed = record[HEADER_BYTES:_SIGNED_FROM], record[_SIGNED_FROM:]
         for key in signing_keys():
             if compare_digest(signature, _sign(key, signed, tag, flags & _COMPRESSED)):
                 return signed

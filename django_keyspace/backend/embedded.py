@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -15,6 +15,10 @@ from django_keyspace.store import Store
 
 class Engine(Protocol):
     """What the cache needs of whatever carries its operations out. The calls are operations of the table."""
+
+    @property
+    def read(self) -> Callable[..., Any]:
+        """As :meth:`execute`, for operations that only read: the shortest way to them."""
 
     def execute(self, name: str, *arguments: Any) -> Any:
         """Do an operation and wait for its result. Raises :class:`KeyspaceError` only."""
@@ -42,6 +46,7 @@ class EmbeddedEngine:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.read = store.read
         self._pending: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pending] = WeakKeyDictionary()
 
     def execute(self, name: str, *arguments: Any) -> Any:

@@ -23,7 +23,6 @@ from django_keyspace.operations import PAGE_ROWS_MAX, Call, Expire, Value
 from django_keyspace.store.record import NATIVE_TAGS, revision_of
 
 if TYPE_CHECKING:
-    from django_keyspace.backend.keys import KeyMaker
     from django_keyspace.backend.runtime import Runtime
 
 _GLOB: Final = re.compile(r"[*?\[]")
@@ -38,10 +37,14 @@ class ExtraMethods(Steppable):
         version: Any
         _runtime: Runtime
         _database: int
-        _keys: KeyMaker
-        _key: Callable[[Any, Any], bytes]
         _encode: Callable[[Any], Value]
         _decode: Callable[[bytes], Any]
+
+        def _key(self, key: Any, version: Any) -> bytes: ...
+
+        def _prefix_key(self, prefix: str, version: Any) -> bytes: ...
+
+        def _user_key(self, key: bytes, version: Any) -> str: ...
 
         def _expire(self, timeout: Timeout) -> Expire: ...
 
@@ -210,7 +213,7 @@ class ExtraMethods(Steppable):
 
     def _prune(self, prefix: str, version: Any = None) -> Steps[int]:
         """Delete every key that begins with a prefix, in one step. The number of them."""
-        return (yield "prune", self._database, self._keys.prefix(prefix, version))
+        return (yield "prune", self._database, self._prefix_key(prefix, version))
 
     prune, aprune = twins(_prune)
 
@@ -225,10 +228,10 @@ class ExtraMethods(Steppable):
         rows: int = PAGE_ROWS_MAX,
     ) -> Steps[tuple[list[Any], str | None]]:
         """One page of a listing, and the key that the next one starts at (to be skipped), or None."""
-        full = self._keys.prefix(prefix, version)
-        start = self._keys.prefix(start_key, version) if start_key else b""
+        full = self._prefix_key(prefix, version)
+        start = self._prefix_key(start_key, version) if start_key else b""
         page, more = yield "list", self._database, full, start, skip, forward, rows, with_values
-        user_key = self._keys.user_key
+        user_key = self._user_key
         if with_values:
             keyed = [(user_key(key, version), record) for key, record in page]
             return keyed, keyed[-1][0] if more else None
@@ -302,8 +305,8 @@ class ExtraMethods(Steppable):
         """How many keys :meth:`list_keys` would list."""
         if not isinstance(count, int) or count < 0:
             raise InvalidArgument(f"count must be 0 (no limit) or more, not {count!r}.")
-        full = self._keys.prefix(prefix, version)
-        start: bytes | None = self._keys.prefix(start_key, version) if start_key else b""
+        full = self._prefix_key(prefix, version)
+        start: bytes | None = self._prefix_key(start_key, version) if start_key else b""
         number = 0
         while start is not None:
             left = count - number if count else 0

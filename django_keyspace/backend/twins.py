@@ -17,7 +17,10 @@ import functools
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from django_keyspace.exceptions import KeyspaceError
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+
+from django_keyspace.exceptions import CannotSerialize, KeyspaceError
 from django_keyspace.operations import Call
 
 P = ParamSpec("P")
@@ -54,6 +57,14 @@ class Steppable:
     async def _arun(self, steps: Steps[R]) -> R:
         try:
             call = next(steps)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        return await self._arun_from(call, steps)
+
+    async def _arun_from(self, call: Call, steps: Steps[R]) -> R:
+        """Go on with steps whose first operation is known."""
+        try:
             while True:
                 try:
                     answer = await self._aexecute(call)
@@ -83,7 +94,15 @@ def twins(
 
     @functools.wraps(steps)
     async def amethod(self: Self_, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._arun(steps(self, *args, **kwargs))
+        try:
+            return await self._arun(steps(self, *args, **kwargs))
+        except CannotSerialize as error:
+            if not isinstance(error.__cause__, SynchronousOnlyOperation):
+                raise
+        # The value asks the database while it is pickled (a lazy queryset), which a loop's thread must not do. Values are
+        # encoded before the first operation, so nothing was done yet: run that part again, in a thread.
+        again = steps(self, *args, **kwargs)
+        return await self._arun_from(await sync_to_async(next)(again), again)
 
     name = steps.__name__.removeprefix("_")
     method.__name__, amethod.__name__ = name, f"a{name}"

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 from django_keyspace.exceptions import KeyspaceError, MissingKey, NotANumber, NumberOverflow, WrongType
 from django_keyspace.operations import INT64_MAX, INT64_MIN, Call, Expire, Value, value_too_large
 from django_keyspace.store import deadlines
+from django_keyspace.store.deadlines import BUCKET_SHIFT
 from django_keyspace.store.queries import READS, end_of_prefix
 from django_keyspace.store.record import (
     HEADER_BYTES,
     Flag,
     Tag,
     deadline_of,
+    flags_and_bucket,
     inflate,
-    make_record,
+    pack_header,
     payload_of,
     unpack_header,
 )
@@ -42,17 +45,19 @@ class WriteContext:
         store: handles and limits.
         log_time_ms: the time of this transaction for all deadlines in it.
         revision: the number of this transaction; each record that it writes carries it.
+        changed: whether anything was written; otherwise there is nothing to commit.
         written_bytes: payload bytes written so far, for the soft limit.
         kept: change of the number of records that are not evictable, by database.
     """
 
-    __slots__ = ("kept", "log_time_ms", "revision", "store", "txn", "written_bytes")
+    __slots__ = ("changed", "kept", "log_time_ms", "revision", "store", "txn", "written_bytes")
 
     def __init__(self, txn: Any, store: Environment, log_time_ms: int, revision: int) -> None:
         self.txn = txn
         self.store = store
         self.log_time_ms = log_time_ms
         self.revision = revision
+        self.changed = False
         self.written_bytes = 0
         self.kept: dict[int, int] = {}
 
@@ -82,22 +87,28 @@ class WriteContext:
             if stored is not None:
                 self.drop(database, key, stored)
             return
-        old_bucket = 0
+        # The hot path: an overwrite of an evictable record whose entry in the deadline index stands early enough.
+        bucket = 0
         if stored is not None:
-            _, old_flags, _, _, _, old_bucket = unpack_header(stored)
+            old_flags, bucket = flags_and_bucket(stored)
             if (old_flags ^ flags) & _EVICTABLE:
                 self.count_kept(database, 1 if old_flags & _EVICTABLE else -1)
         elif not flags & _EVICTABLE:
             self.count_kept(database, 1)
-        bucket = deadlines.index_deadline(self, database, key, deadline_ms, old_bucket) if deadline_ms else 0
-        record = make_record(tag, flags, payload, self.revision, deadline_ms, bucket)
-        self.txn.put(key, record, db=self.store.databases[database])
+        if not deadline_ms:
+            bucket = 0
+        elif not 0 < bucket <= (deadline_ms >> BUCKET_SHIFT):
+            bucket = deadlines.index_deadline(self, database, key, deadline_ms, bucket)
+        record = pack_header(tag, flags, crc32(payload), self.revision, deadline_ms, bucket) + payload
+        self.changed = True
+        self.txn.put(key, record, True, True, False, self.store.databases[database])
         self.written_bytes += len(record) + len(key)
 
     def drop(self, database: int, key: bytes, stored: bytes) -> None:
         """Delete a record. Its entry in the deadline index becomes stale and goes when it is visited."""
         if not unpack_header(stored)[1] & _EVICTABLE:
             self.count_kept(database, -1)
+        self.changed = True
         self.txn.delete(key, db=self.store.databases[database])
 
     def count_kept(self, database: int, change: int) -> None:
@@ -120,18 +131,28 @@ def apply(context: WriteContext, name: str, arguments: Sequence[Any]) -> Any:
 
 
 def set_value(context: WriteContext, database: int, key: bytes, value: Value, expire: Expire, presence: str) -> bool:
-    stored, live = context.find(database, key)
-    if presence != "always" and (presence == "absent") == (live is not None):
-        return False
+    if presence == "always" and not isinstance(expire, str):  # the hot path: nothing depends on what is there
+        stored = context.txn.get(key, None, context.store.databases[database])
+        deadline_ms = context.deadline(expire, None)
+    else:
+        stored, live = context.find(database, key)
+        if presence != "always" and (presence == "absent") == (live is not None):
+            return False
+        deadline_ms = context.deadline(expire, live)
     tag, flags, payload = value
-    context.put(database, key, tag, flags, payload, context.deadline(expire, live), stored)
+    context.put(database, key, tag, flags, payload, deadline_ms, stored)
     return True
 
 
 def set_many(context: WriteContext, database: int, pairs: Sequence[tuple[bytes, Value]], expire: Expire) -> int:
+    if isinstance(expire, str):
+        for key, value in pairs:
+            set_value(context, database, key, value, expire, "always")
+        return len(pairs)
+    deadline_ms = context.deadline(expire, None)
+    read, put, handle = context.txn.get, context.put, context.store.databases[database]
     for key, (tag, flags, payload) in pairs:
-        stored, live = context.find(database, key)
-        context.put(database, key, tag, flags, payload, context.deadline(expire, live), stored)
+        put(database, key, tag, flags, payload, deadline_ms, read(key, None, handle))
     return len(pairs)
 
 
@@ -276,6 +297,7 @@ def prune(context: WriteContext, database: int, prefix: bytes) -> int:
         live += not deadline_ms or deadline_ms > context.log_time_ms
         if not flags & _EVICTABLE:
             context.count_kept(database, -1)
+        context.changed = True
         found = cursor.delete() and cursor.key() != b""
     return live
 
@@ -285,6 +307,7 @@ def clear(context: WriteContext, database: int, everything: bool) -> int:
     handle = store.databases[database]
     records: int = txn.stat(handle)["entries"]
     kept = store.kept_records(txn, database) + context.kept.get(database, 0)
+    context.changed = True
     if everything or not kept:
         txn.drop(handle, delete=False)
         if kept:

@@ -14,6 +14,9 @@ import time
 
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
+_SAME_PACE_MS = 1000
+"""Over so short a time the two clocks are taken to have run alike, which saves busy writers a system call."""
+
 
 def wall_ms() -> int:
     """The wall clock: milliseconds since the epoch."""
@@ -39,7 +42,10 @@ def next_log_time(last_ms: int, last_boot_ms: int) -> tuple[int, int]:
     Returns:
         ``(log_time_ms, boot_ms)`` to be remembered for the next call.
     """
-    now_ms, now_boot_ms = wall_ms(), boot_ms()
+    now_ms = wall_ms()
+    if 0 <= now_ms - last_ms < _SAME_PACE_MS:
+        return now_ms, last_boot_ms + now_ms - last_ms
+    now_boot_ms = boot_ms()
     if now_ms >= last_ms:
         return now_ms, now_boot_ms
     # A reading below the last one is another boot's: nothing is known about the time in between.

@@ -88,6 +88,7 @@ def settle(context: WriteContext, entry: bytes, bucket: int, database: int, key:
             # An early entry of a record that now lives longer, or for ever. The value did not change: same revision.
             moved = index_deadline(context, database, key, deadline_ms, 0)
             txn.put(key, with_deadline(record, revision, deadline_ms, moved), db=handle)
+    context.changed = True
     txn.delete(entry, db=context.store.deadlines)
     return None
 

@@ -166,11 +166,20 @@ class Environment:
 
     def read_meta(self, txn: Any) -> Meta:
         """The meta record."""
-        return Meta._make(_META.unpack(txn.get(_META_KEY)))
+        return Meta(*_META.unpack(txn.get(_META_KEY)))
 
     def write_meta(self, txn: Any, meta: Meta) -> None:
         """Replace the meta record."""
         txn.put(_META_KEY, _META.pack(*meta))
+
+    def meta_fields(self, txn: Any) -> tuple[int, int, int, int, int]:
+        """The fields of :class:`Meta` as a plain tuple: for each write."""
+        fields: tuple[int, int, int, int, int] = _META.unpack(txn.get(_META_KEY))
+        return fields
+
+    def write_meta_fields(self, txn: Any, *fields: int) -> None:
+        """Replace the meta record by the fields of :class:`Meta`: for each write."""
+        txn.put(_META_KEY, _META.pack(*fields))
 
     def child_transaction(self, parent: Any) -> Any:
         """A transaction within a write transaction, for ``atomic``."""
@@ -185,7 +194,7 @@ class Environment:
         """Add to the counts of records that are not evictable. True if there are any now."""
         counts = [self.kept_records(txn, number) for number in range(len(self.databases))]
         for database, change in changes.items():
-            counts[database] += change
+            counts[database] = max(counts[database] + change, 0)
         txn.put(_KEPT_KEY, struct.pack(f"<{len(counts)}Q", *counts))
         return any(counts)
 

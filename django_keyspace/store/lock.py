@@ -11,14 +11,14 @@ gave up releases it at once.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from time import monotonic
 
 from django_keyspace.exceptions import LockTimeout
 
-_EXCLUSIVE_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
+_EXCLUSIVE_NOW = LOCK_EX | LOCK_NB
 
 
 class WriterLock:
@@ -48,7 +48,7 @@ class WriterLock:
                 raise self._timeout(wait_s, "another thread of this process")
             wait_s -= monotonic() - started
         try:
-            fcntl.flock(self._file, _EXCLUSIVE_NOW)
+            flock(self._file, _EXCLUSIVE_NOW)
         except BlockingIOError:
             self._wait_for_file(wait_s)
         except BaseException:
@@ -57,7 +57,7 @@ class WriterLock:
 
     def release(self) -> None:
         """Give the lock back."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        flock(self._file, LOCK_UN)
         self._mutex.release()
 
     def close(self) -> None:
@@ -122,11 +122,11 @@ class _Helper:
                 self._condition.wait_for(lambda: self._waiting or self._stopped)
                 if self._stopped:
                     return
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            flock(self._file, LOCK_EX)
             with self._condition:
                 self._waiting = False
                 if self._wanted:
                     self._acquired = True
                     self._condition.notify_all()
                 else:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
+                    flock(self._file, LOCK_UN)

@@ -60,24 +60,22 @@ class Flag(IntFlag):
 
 _HEADER = struct.Struct("<BBIQQI")
 HEADER_BYTES: Final = _HEADER.size
-_pack = _HEADER.pack
+pack_header = _HEADER.pack
+"""``pack_header(tag, flags, checksum, revision, deadline_ms, bucket)``: a record is this and its payload."""
 unpack_header = _HEADER.unpack_from
 """``unpack_header(record) -> (tag, flags, checksum, revision, deadline_ms, bucket)``."""
 deadline_of = struct.Struct("<14xQ").unpack_from
 """``deadline_of(record) -> (deadline_ms,)``: the one field that every read needs."""
+flags_and_bucket = struct.Struct("<xB20xI").unpack_from
+"""``flags_and_bucket(record) -> (flags, bucket)``: what an overwrite needs of the record that it replaces."""
 revision_of = struct.Struct("<6xQ").unpack_from
 """``revision_of(record) -> (revision,)``."""
-
-
-def make_record(tag: int, flags: int, payload: bytes, revision: int, deadline_ms: int, bucket: int) -> bytes:
-    """The bytes of a record."""
-    return _pack(tag, flags, crc32(payload), revision, deadline_ms, bucket) + payload
 
 
 def with_deadline(record: bytes, revision: int, deadline_ms: int, bucket: int) -> bytes:
     """The same value with another revision, deadline and bucket."""
     tag, flags, checksum, _, _, _ = unpack_header(record)
-    return _pack(tag, flags, checksum, revision, deadline_ms, bucket) + record[HEADER_BYTES:]
+    return pack_header(tag, flags, checksum, revision, deadline_ms, bucket) + record[HEADER_BYTES:]
 
 
 def payload_of(record: bytes) -> bytes:

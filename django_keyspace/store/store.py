@@ -24,7 +24,7 @@ from django_keyspace.exceptions import KeyspaceError, NoSpace, StorageError, Uns
 from django_keyspace.operations import OPERATIONS, Call
 from django_keyspace.store import clock, deadlines, eviction
 from django_keyspace.store.apply import WriteContext, apply
-from django_keyspace.store.environment import META_CLEAN, Environment, Meta, file_identity
+from django_keyspace.store.environment import META_CLEAN, Environment, file_identity
 from django_keyspace.store.errors import DAMAGE, explain
 from django_keyspace.store.folder import LOCK_FILE, Folder
 from django_keyspace.store.gate import TransactionGate
@@ -56,6 +56,9 @@ class Store:
         self.path = path
         self.options = options
         self.limits = options.limits
+        self._lock_wait_s = options.lock_wait_ms / 1000
+        self._unchecked_bytes_max = options.max_bytes >> 6
+        self._syncs_commits = options.durability == "commit"
         self.counters = Counters()
         self._reset()
 
@@ -166,22 +169,26 @@ class Store:
             LockTimeout, StorageError: nothing of it was done.
         """
         if wait_s is None:
-            wait_s = self.options.lock_wait_ms / 1000
+            wait_s = self._lock_wait_s
         for _ in range(_ATTEMPTS_MAX):
             environment = self._environment if self._pid == os.getpid() else self._opened()
             lock = self._lock
             if lock is None or environment is None:
                 continue
             lock.acquire(wait_s)
+            ident, active = get_ident(), self._active
             try:
-                self.gate.enter("write")
+                active[ident] = "write"
+                if self.gate.is_shut:
+                    active.pop(ident, None)
+                    self.gate.enter("write")
                 if environment is self._environment:
                     return self._transact(environment, calls)
             except lmdb.Error as error:
-                self.gate.leave()
+                active.pop(ident, None)
                 self._recover(error, lock)
             finally:
-                self.gate.leave()
+                active.pop(ident, None)
                 lock.release()
         raise StorageError(
             f"The store {self.path} could not be written in {_ATTEMPTS_MAX} attempts. See the log for why."
@@ -199,11 +206,11 @@ class Store:
         self._writer.submit(calls, done)
 
     def _transact(self, environment: Environment, calls: Sequence[Call]) -> list[Any]:
-        txn = environment.begin(write=True)
+        txn = environment.begin(None, None, True)
         try:
-            meta = environment.read_meta(txn)
-            log_ms, boot_ms = clock.next_log_time(meta.log_ms, meta.boot_ms)
-            context = WriteContext(txn, environment, log_ms, meta.revision + 1)
+            version, flags, revision, log_ms, boot_ms = environment.meta_fields(txn)
+            log_ms, boot_ms = clock.next_log_time(log_ms, boot_ms)
+            context = WriteContext(txn, environment, log_ms, revision + 1)
             refusal = self._admit(context, calls)
             results: list[Any] = []
             for call in calls:
@@ -214,28 +221,37 @@ class Store:
                     results.append(apply(context, call[0], call[1:]))
                 except KeyspaceError as error:
                     results.append(error)
-            self._before_commit(context, meta.flags)
-            flags = meta.flags if self.options.durability == "commit" else 0
-            environment.write_meta(txn, Meta(meta.format, flags, context.revision, log_ms, boot_ms))
-            txn.commit()
+            if context.changed:
+                if context.kept:
+                    self._note_kept_records(context)
+                if flags and not self._syncs_commits:
+                    self.folder.mark_dirty()
+                    flags = 0
+                environment.write_meta_fields(txn, version, flags, revision + 1, log_ms, boot_ms)
+                txn.commit()
+            else:
+                txn.abort()
         except BaseException:
             txn.abort()
             raise
-        self._floor_ms = log_ms
-        self._unchecked_bytes += context.written_bytes
-        self.counters.writes += len(calls)
-        self.counters.commits += 1
-        self._maintenance.note_write()
+        if context.changed:
+            self._after_commit(context, len(calls))
         return results
 
-    def _before_commit(self, context: WriteContext, meta_flags: int) -> None:
-        """What the state file has to say before a transaction may become visible."""
+    def _note_kept_records(self, context: WriteContext) -> None:
+        """Before a commit: the state file must know that the store holds records which must not be dropped."""
         if any(context.kept.values()):
             keeps = context.store.change_kept_records(context.txn, context.kept)
             if keeps and not self.folder.state.keeps_records:
                 self.folder.mark_keeps_records()
-        if meta_flags & META_CLEAN and self.options.durability != "commit":
-            self.folder.mark_dirty()
+
+    def _after_commit(self, context: WriteContext, calls: int) -> None:
+        self._floor_ms = context.log_time_ms
+        self._unchecked_bytes += context.written_bytes
+        counters = self.counters
+        counters.writes += calls
+        counters.commits += 1
+        self._maintenance.note_write()
 
     # ------------------------------------------------------------------------------------------------ space
 
@@ -247,10 +263,10 @@ class Store:
         """
         incoming = 0
         for call in calls:
-            incoming += _incoming_bytes(call)
-        limit = self.options.max_bytes
-        if not self._is_full and self._unchecked_bytes + incoming < limit >> 6:
+            incoming += len(call[3][2]) if call[0] == "set" else _incoming_bytes(call)
+        if not self._is_full and self._unchecked_bytes + incoming < self._unchecked_bytes_max:
             return None
+        limit = self.options.max_bytes
         self._unchecked_bytes = 0
         used = context.store.used_bytes(context.txn)
         self._is_full = used + incoming > limit
