@@ -224,8 +224,8 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         if not data:
             return []
         full = self._keys(data, version)
-        encode = self._encode
-        pairs = [(key, encode(data[user_key])) for key, user_key in full.items()]
+        values = self._runtime.codec.encode_many([data[user_key] for user_key in full.values()])
+        pairs = list(zip(full, values, strict=True))
         call = ("set_many", self._database, pairs, self._expire(timeout))
         stored = self._grown((yield self._growing(call, list(full))))
         return [] if stored else list(data)

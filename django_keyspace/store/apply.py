@@ -87,7 +87,14 @@ class WriteContext:
             if stored is not None:
                 self.drop(database, key, stored)
             return
-        # The hot path: an overwrite of an evictable record whose entry in the deadline index stands early enough.
+        bucket = self.replace(database, key, flags, deadline_ms, stored)
+        record = pack_header(tag, flags, crc32(payload), self.revision, deadline_ms, bucket) + payload
+        self.txn.put(key, record, True, True, False, self.store.databases[database])
+        self.written_bytes += len(record) + len(key)
+
+    def replace(self, database: int, key: bytes, flags: int, deadline_ms: int, stored: bytes | None) -> int:
+        """Account for a record that is about to be written over ``stored``. The bucket for its header."""
+        self.changed = True
         bucket = 0
         if stored is not None:
             old_flags, bucket = flags_and_bucket(stored)
@@ -96,13 +103,10 @@ class WriteContext:
         elif not flags & _EVICTABLE:
             self.count_kept(database, 1)
         if not deadline_ms:
-            bucket = 0
-        elif not 0 < bucket <= (deadline_ms >> BUCKET_SHIFT):
-            bucket = deadlines.index_deadline(self, database, key, deadline_ms, bucket)
-        record = pack_header(tag, flags, crc32(payload), self.revision, deadline_ms, bucket) + payload
-        self.changed = True
-        self.txn.put(key, record, True, True, False, self.store.databases[database])
-        self.written_bytes += len(record) + len(key)
+            return 0
+        if 0 < bucket <= (deadline_ms >> BUCKET_SHIFT):  # the usual overwrite: the index leads here early enough
+            return bucket
+        return deadlines.index_deadline(self, database, key, deadline_ms, bucket)
 
     def drop(self, database: int, key: bytes, stored: bytes) -> None:
         """Delete a record. Its entry in the deadline index becomes stale and goes when it is visited."""
@@ -149,10 +153,26 @@ def set_many(context: WriteContext, database: int, pairs: Sequence[tuple[bytes, 
         for key, value in pairs:
             set_value(context, database, key, value, expire, "always")
         return len(pairs)
-    deadline_ms = context.deadline(expire, None)
-    read, put, handle = context.txn.get, context.put, context.store.databases[database]
+    deadline_ms, revision, written_bytes = context.deadline(expire, None), context.revision, 0
+    if deadline_ms and deadline_ms <= context.log_time_ms:
+        delete_many(context, database, [key for key, _ in pairs])
+        return len(pairs)
+    read, replace, handle = context.txn.get, context.replace, context.store.databases[database]
+    latest = deadline_ms >> BUCKET_SHIFT
+    rows: dict[bytes, bytes] = {}
     for key, (tag, flags, payload) in pairs:
-        put(database, key, tag, flags, payload, deadline_ms, read(key, None, handle))
+        stored = rows.get(key) or read(key, None, handle)
+        # What replace() does for most overwrites, without the call: same kind of record, early entry in the index.
+        old_flags, bucket = flags_and_bucket(stored) if stored is not None else (0, 0)
+        if not (old_flags & flags & _EVICTABLE and 0 < bucket <= latest):
+            bucket = replace(database, key, flags, deadline_ms, stored)
+        rows[key] = record = pack_header(tag, flags, crc32(payload), revision, deadline_ms, bucket) + payload
+        written_bytes += len(record) + len(key)
+    context.changed = True
+    context.written_bytes += written_bytes
+    cursor = context.txn.cursor(handle)
+    cursor.putmulti(rows.items())
+    cursor.close()
     return len(pairs)
 
 
