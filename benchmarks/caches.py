@@ -40,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     signal.signal(signal.SIGTERM, _leave)
     with Workspace(options.folder) as workspace:
-        found = Run(workspace, options).run()
+        run = Run(workspace, options)
+        try:
+            found = run.run()
+        finally:
+            run.finish()
     if options.profile:
         return 0
     verdicts = budgets.judge_all(budgets.TABLES[options.budgets], found) if options.budgets else []
@@ -136,6 +140,12 @@ class Run:
             report.progress(f"    {time.monotonic() - started:.1f} s")
         found["machine"]["load_average_at_end"] = report.machine()["load_average"]
         return found
+
+    def finish(self) -> None:
+        """Close what peers keep open in this process, before their folders are removed."""
+        for finish in {PEERS_BY_NAME[subject.name].finish for subject in self._subjects}:
+            if finish is not None:
+                finish()
 
     def _measures(self) -> list[Measure]:
         names = self._options.measures

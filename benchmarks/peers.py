@@ -51,7 +51,8 @@ class Peer:
 
     ``packages`` maps the modules that must import to the distributions whose versions are recorded; ``program`` is the
     server's executable. ``cache`` is False for what is no Django cache (only plain operations are measured then);
-    ``lists_folder`` is True where each set looks at all entries, which large stores would never finish.
+    ``lists_folder`` is True where each set looks at all entries, which large stores would never finish. ``finish``
+    closes what this process keeps open, before the folders are removed.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Peer:
     program: str | None = None
     cache: bool = True
     lists_folder: bool = False
+    finish: Callable[[], None] | None = None
 
     def why_absent(self) -> str | None:
         """Why this peer can't be measured on this machine; None when it can."""
@@ -178,6 +180,12 @@ def _embedded(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
     return {"LOCATION": str(workspace.folder(alias))}, None
 
 
+def _close_stores() -> None:
+    from django_keyspace.store.registry import shutdown_all
+
+    shutdown_all()
+
+
 def _embedded_commit(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
     return {"LOCATION": str(workspace.folder(alias)), "OPTIONS": {"durability": "commit"}}, None
 
@@ -198,8 +206,15 @@ _DJANGO = (("django", "Django"),)
 _KEYSPACE = (*_DJANGO, ("lmdb", "lmdb"), ("msgpack", "msgpack"), ("django_keyspace", "django-keyspace"))
 
 PEERS: tuple[Peer, ...] = (
-    Peer("embedded", "django-keyspace, embedded", OURS, _embedded, _KEYSPACE),
-    Peer("embedded-commit", "django-keyspace, embedded, fsync per commit", OURS, _embedded_commit, _KEYSPACE),
+    Peer("embedded", "django-keyspace, embedded", OURS, _embedded, _KEYSPACE, finish=_close_stores),
+    Peer(
+        "embedded-commit",
+        "django-keyspace, embedded, fsync per commit",
+        OURS,
+        _embedded_commit,
+        _KEYSPACE,
+        finish=_close_stores,
+    ),
     Peer("node", "django-keyspace, one node over TCP", OURS, _node, (*_KEYSPACE, ("django_keyspace.node", "uvloop"))),
     Peer("locmem", "LocMemCache", LOCMEM, _locmem, _DJANGO),
     Peer("filebased", "FileBasedCache", FILEBASED, _filebased, _DJANGO, lists_folder=True),

@@ -31,7 +31,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str
         "get,add,incr,delete,set_many,get_request,get_new_object,set_dict,set_large_store,processes,threads,agets"
     )
     done = run(
-        *("--quick", "--rounds", "2", "--only", "locmem,filebased,lmdb", "--measures", measures),
+        *("--quick", "--rounds", "2", "--only", "locmem,embedded,filebased,lmdb", "--measures", measures),
         *("--json", str(result_file)),
         folder=folder,
     )
@@ -45,9 +45,10 @@ def test_the_json_says_what_was_measured_and_on_what(quick: tuple[dict[str, Any]
     assert found["quick"] is True
     assert found["plan"]["rounds"] == 2
     assert {"python", "processor", "processor_count", "load_average", "load_average_at_end"} <= set(found["machine"])
-    assert set(found["backends"]) == {"locmem", "filebased", "lmdb"}
+    assert set(found["backends"]) == {"locmem", "embedded", "filebased", "lmdb"}
     assert found["backends"]["locmem"]["state"] == "present"
     assert found["backends"]["locmem"]["versions"]["Django"]
+    assert found["backends"]["embedded"]["state"] == "present"
 
 
 def test_every_measure_has_a_figure_and_a_ratio(quick: tuple[dict[str, Any], str, Path]) -> None:
