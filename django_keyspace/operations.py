@@ -44,6 +44,8 @@ Call = tuple[Any, ...]
 """An operation in flight: ``(name, *arguments)``."""
 
 KEEP: Final = "keep"
+AFTER: Final = "after"
+"""A value of ``skip``: begin behind ``start_key``, whether or not that key is still there. The next page of a listing."""
 KEY_BYTES_MAX: Final = 1024
 VALUE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 DATABASES_DEFAULT: Final = 16
@@ -200,6 +202,11 @@ def _check_bool(name: str, flag: Any, limits: Limits) -> None:
         raise _fail(name, flag, "true or false")
 
 
+def _check_skip(name: str, skip: Any, limits: Limits) -> None:
+    if type(skip) is not bool and skip != AFTER:
+        raise _fail(name, skip, "true, false or 'after'")
+
+
 def _check_rows(name: str, rows: Any, limits: Limits) -> None:
     _check_integer(name, rows, 1, PAGE_ROWS_MAX)
 
@@ -283,7 +290,7 @@ _EXPIRE = ("expire", _check_expire)
 _RANGE = (
     _PREFIX,
     ("start_key", _check_prefix),
-    ("skip", _check_bool),
+    ("skip", _check_skip),
     ("forward", _check_bool),
 )
 
@@ -311,7 +318,7 @@ _OPERATIONS: Sequence[Operation] = (
         "list",
         [_DATABASE, *_RANGE, ("rows", _check_rows), ("with_values", _check_bool)],
         "One page of an ordered listing: (rows, more). A row is a key, or (key, record). start_key is absolute, "
-        "inclusive and clamped to the prefix; skip drops the first row.",
+        "inclusive and clamped to the prefix; skip drops the first row, or for 'after' start_key alone.",
     ),
     _read(
         "count",

@@ -19,7 +19,7 @@ from django_keyspace.backend.codec import Unreadable
 from django_keyspace.backend.expire import Timeout, make_deadline
 from django_keyspace.backend.twins import Steppable, Steps, twins
 from django_keyspace.exceptions import InvalidArgument, WrongType
-from django_keyspace.operations import PAGE_ROWS_MAX, Call, Expire, Value
+from django_keyspace.operations import AFTER, PAGE_ROWS_MAX, Call, Expire, Value
 from django_keyspace.store.record import NATIVE_TAGS, revision_of
 
 if TYPE_CHECKING:
@@ -221,13 +221,13 @@ class ExtraMethods(Steppable):
         self,
         prefix: str,
         start_key: str,
-        skip: bool,
+        skip: bool | str,
         forward: bool,
         with_values: bool,
         version: Any,
         rows: int = PAGE_ROWS_MAX,
     ) -> Steps[tuple[list[Any], str | None]]:
-        """One page of a listing, and the key that the next one starts at (to be skipped), or None."""
+        """One page of a listing, and the key after which the next one begins, or None."""
         full = self._prefix_key(prefix, version)
         start = self._prefix_key(start_key, version) if start_key else b""
         page, more = yield "list", self._database, full, start, skip, forward, rows, with_values
@@ -239,7 +239,7 @@ class ExtraMethods(Steppable):
         return keys, keys[-1] if more else None
 
     def _rows(
-        self, prefix: str, start_key: str, count: int, skip: bool, forward: bool, with_values: bool, version: Any
+        self, prefix: str, start_key: str, count: int, skip: bool | str, forward: bool, with_values: bool, version: Any
     ) -> Steps[list[Any]]:
         if not isinstance(count, int) or count < 0:
             raise InvalidArgument(f"count must be 0 (no limit) or more, not {count!r}.")
@@ -249,7 +249,7 @@ class ExtraMethods(Steppable):
             wanted = min(count - len(rows), PAGE_ROWS_MAX) if count else PAGE_ROWS_MAX
             page, next_key = yield from self._page(prefix, next_key, skip, forward, with_values, version, wanted)
             rows += page
-            skip = True
+            skip = AFTER
         return rows
 
     def _list_keys(
@@ -308,11 +308,12 @@ class ExtraMethods(Steppable):
         full = self._prefix_key(prefix, version)
         start: bytes | None = self._prefix_key(start_key, version) if start_key else b""
         number = 0
+        skipped: bool | str = skip
         while start is not None:
             left = count - number if count else 0
-            more, start = yield "count", self._database, full, start, skip, forward, left
+            more, start = yield "count", self._database, full, start, skipped, forward, left
             number += more
-            skip = True
+            skipped = AFTER
         return number
 
     count, acount = twins(_count)
@@ -325,7 +326,7 @@ class ExtraMethods(Steppable):
         prefix, matches = _glob(pattern)
         start: str | None = ""
         while start is not None:
-            page, start = self._run(self._page(prefix, start, bool(start), True, False, version))
+            page, start = self._run(self._page(prefix, start, AFTER if start else False, True, False, version))
             yield from filter(matches, page)
 
     async def aiter_keys(self, pattern: str = "*", version: Any = None) -> AsyncIterator[str]:
@@ -333,7 +334,7 @@ class ExtraMethods(Steppable):
         prefix, matches = _glob(pattern)
         start: str | None = ""
         while start is not None:
-            page, start = await self._arun(self._page(prefix, start, bool(start), True, False, version))
+            page, start = await self._arun(self._page(prefix, start, AFTER if start else False, True, False, version))
             for key in filter(matches, page):
                 yield key
 
@@ -356,7 +357,9 @@ class ExtraMethods(Steppable):
         deleted = 0
         start: str | None = ""
         while start is not None:
-            page, start = yield from self._page(prefix, start, bool(start), True, False, version, _DELETE_BATCH)
+            page, start = yield from self._page(
+                prefix, start, AFTER if start else False, True, False, version, _DELETE_BATCH
+            )
             doomed = [self._key(key, version) for key in page if matches(key)]
             if doomed:
                 deleted += yield "delete_many", self._database, doomed

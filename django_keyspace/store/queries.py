@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from django_keyspace.operations import PAGE_ROWS_MAX
+from django_keyspace.operations import AFTER, PAGE_ROWS_MAX
 from django_keyspace.store.record import HEADER_BYTES, deadline_of
 
 if TYPE_CHECKING:
@@ -99,7 +99,14 @@ def _seek_backward(cursor: Any, prefix: bytes, start_key: bytes) -> bool:
 
 
 def _live_rows(
-    txn: Any, store: Environment, now_ms: int, database: int, prefix: bytes, start_key: bytes, skip: bool, forward: bool
+    txn: Any,
+    store: Environment,
+    now_ms: int,
+    database: int,
+    prefix: bytes,
+    start_key: bytes,
+    skip: bool | str,
+    forward: bool,
 ) -> Iterator[tuple[bytes, bytes]]:
     cursor = txn.cursor(db=store.databases[database])
     for key in _walk(cursor, prefix, start_key, forward):
@@ -107,7 +114,7 @@ def _live_rows(
         (deadline_ms,) = deadline_of(record)
         if deadline_ms and deadline_ms <= now_ms:
             continue
-        if skip:
+        if skip and (skip != AFTER or key == start_key):
             skip = False
             continue
         yield key, record
@@ -120,7 +127,7 @@ def list_page(
     database: int,
     prefix: bytes,
     start_key: bytes,
-    skip: bool,
+    skip: bool | str,
     forward: bool,
     rows: int,
     with_values: bool,
@@ -128,7 +135,7 @@ def list_page(
     """One page of an ordered listing. Source: Keyspace's Python API, "List commands"; rulings in docs/design.md.
 
     Returns:
-        ``(rows, more)``. The next page starts at the last row's key with ``skip`` true.
+        ``(rows, more)``. The next page starts at the last row's key with ``skip`` "after".
     """
     page: list[Any] = []
     page_bytes = 0
@@ -147,14 +154,14 @@ def count(
     database: int,
     prefix: bytes,
     start_key: bytes,
-    skip: bool,
+    skip: bool | str,
     forward: bool,
     limit: int,
 ) -> tuple[int, bytes | None]:
     """One slice of a count, so that counting millions of keys holds no transaction for long.
 
     Returns:
-        ``(number, last)``: the next slice starts at ``last`` with ``skip`` true; None at the end.
+        ``(number, last)``: the next slice starts at ``last`` with ``skip`` "after"; None at the end.
     """
     slice_rows = min(limit or COUNT_SLICE_ROWS, COUNT_SLICE_ROWS)
     number = 0
