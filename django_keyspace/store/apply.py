@@ -9,8 +9,9 @@ An operation that fails raises before it has changed anything, so that others in
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from zlib import crc32
 
 from django_keyspace.exceptions import KeyspaceError, MissingKey, NotANumber, NumberOverflow, WrongType
@@ -200,11 +201,16 @@ def delete_many(context: WriteContext, database: int, keys: Sequence[bytes]) -> 
     return sum(remove(context, database, key) is not None for key in keys)
 
 
-def _number_under(live: bytes, accepted: tuple[int, ...], wanted: str) -> bytes:
-    tag = unpack_header(live)[0]
-    if tag not in accepted:
-        raise NotANumber(f"The value under the key is not {wanted}. Nothing was changed. Store a number there first.")
-    return payload_of(live)
+_Number = TypeVar("_Number", int, float)
+
+
+def _number_under(live: bytes, accepted: tuple[int, ...], read: Callable[[bytes], _Number], wanted: str) -> _Number:
+    """The number of a record. Payloads come from clients, so one that is no number is only that: refused."""
+    if unpack_header(live)[0] in accepted:
+        payload = payload_of(live)
+        with contextlib.suppress(ValueError):
+            return read(payload)
+    raise NotANumber(f"The value under the key is not {wanted}. Nothing was changed. Store a number there first.")
 
 
 def incr(
@@ -218,7 +224,7 @@ def incr(
             )
         number, deadline_ms = default + delta, context.deadline(expire, None)
     else:
-        number = int(_number_under(live, (Tag.INTEGER,), "an integer")) + delta
+        number = _number_under(live, (Tag.INTEGER,), int, "an integer") + delta
         _, flags, _, _, deadline_ms, _ = unpack_header(live)
     if not INT64_MIN <= number <= INT64_MAX:
         raise NumberOverflow("The sum leaves the signed 64-bit range. Nothing was changed.")
@@ -237,7 +243,7 @@ def incr_float(
             )
         number, deadline_ms = default + delta, context.deadline(expire, None)
     else:
-        number = float(_number_under(live, (Tag.FLOAT, Tag.INTEGER), "a number")) + delta
+        number = _number_under(live, (Tag.FLOAT, Tag.INTEGER), float, "a number") + delta
         _, flags, _, _, deadline_ms, _ = unpack_header(live)
     if number - number != 0:  # infinite or NaN
         raise NumberOverflow("The sum is not a finite float. Nothing was changed.")
