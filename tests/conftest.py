@@ -1,0 +1,21 @@
+"""Fixtures for all tests: a folder for stores that are shut down in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from django_keyspace.backend import runtime
+from django_keyspace.store import forget_store, registry
+
+
+@pytest.fixture
+def store_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that does not exist yet. Stores that a test opens in or beside it are shut down after the test."""
+    yield tmp_path / "store"
+    runtime.forget_runtimes()
+    for path, store in list(registry._stores.items()):
+        if Path(path).is_relative_to(tmp_path.resolve()):
+            forget_store(store)

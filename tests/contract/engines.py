@@ -1,0 +1,106 @@
+"""What the contract is held against: one entry of ``ENGINES`` each. Another engine is one class and one line.
+
+A place is where data lies: it can make an engine and settings for a cache, and it can be emptied. Places that are costly
+to make (a process) live as long as the test session of a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from django_keyspace.backend import KeyspaceCache
+from django_keyspace.backend.embedded import EmbeddedEngine, Engine
+from django_keyspace.backend.transport import remote_engine
+from django_keyspace.store import StoreOptions, open_store
+from django_keyspace.testing import running_node
+
+DATABASES = 16
+VALUE_BYTES_MAX = 2**22
+"""Small enough that a test can go beyond it."""
+
+
+class Place:
+    """Where an engine's data lies.
+
+    Attributes:
+        engine: carries operations out there.
+        orders_writes: whether this process is the orderer of writes, who may also sweep and evict.
+        options: OPTIONS that every cache here has.
+    """
+
+    engine: Engine
+    orders_writes = False
+    options: dict[str, Any] = {"value_bytes_max": VALUE_BYTES_MAX}
+
+    def location(self, database: int = 0) -> str:
+        """The LOCATION of a database."""
+        raise NotImplementedError
+
+    def cache(self, database: int = 0, params: dict[str, Any] | None = None, **options: Any) -> KeyspaceCache:
+        """A cache on a database.
+
+        Arguments:
+            database: its number.
+            params: settings beside OPTIONS.
+            **options: OPTIONS.
+        """
+        return KeyspaceCache(self.location(database), {**(params or {}), "OPTIONS": {**self.options, **options}})
+
+    def empty(self) -> None:
+        """Delete everything."""
+        for database in range(DATABASES):
+            self.engine.execute("clear", database, True)
+
+
+class EmbeddedPlace(Place):
+    """A store in this process, in a folder of its own."""
+
+    orders_writes = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.engine = EmbeddedEngine(open_store(folder, StoreOptions(value_bytes_max=VALUE_BYTES_MAX)))
+
+    def location(self, database: int = 0) -> str:
+        return str(self.folder)
+
+    def cache(self, database: int = 0, params: dict[str, Any] | None = None, **options: Any) -> KeyspaceCache:
+        return super().cache(database, params, database=database, **options)
+
+
+class NodePlace(Place):
+    """A node process on this machine."""
+
+    def __init__(self, location: str) -> None:
+        self._stem = location.rpartition("/")[0]
+        self.engine = remote_engine(self.location())
+
+    def location(self, database: int = 0) -> str:
+        return f"{self._stem}/{database}"
+
+
+@contextlib.contextmanager
+def embedded(folder: Path) -> Iterator[Place]:
+    """A store in this process."""
+    yield EmbeddedPlace(folder)
+
+
+@contextlib.contextmanager
+def node(folder: Path) -> Iterator[Place]:
+    """One node."""
+    with running_node(data=folder, value_bytes_max=VALUE_BYTES_MAX) as running:
+        place = NodePlace(running.location)
+        yield place
+        place.engine.close()
+
+
+Factory = Callable[[Path], contextlib.AbstractContextManager[Place]]
+
+ENGINES: dict[str, Factory] = {"embedded": embedded, "node": node}
+"""By name: makes a place in a folder for as long as a block runs."""
+
+LONG_LIVED = frozenset({"node"})
+"""Engines whose place is made once per session and emptied for each test."""

@@ -1,0 +1,84 @@
+"""The two faces of a cache for tests that are written once: sync methods, and their a-twins on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django_keyspace.backend import KeyspaceCache
+from django_keyspace.backend.batch import Batch
+
+NO_TWIN = frozenset({"batch", "atomic", "last_status", "shutdown"})
+"""Public names that have no a-twin: the first two are both kinds of context manager, the others wait for nothing."""
+
+
+class Face:
+    """The sync face: ``face.get("key")``. Notes which methods were used.
+
+    Arguments:
+        cache: the cache.
+        used: where to note names.
+    """
+
+    def __init__(self, cache: KeyspaceCache, used: set[str]) -> None:
+        self.cache = cache
+        self._used = used
+
+    def __getattr__(self, name: str) -> Any:
+        self._used.add(name)
+        if name == "iter_keys":
+            return lambda *args, **kwargs: list(self.cache.iter_keys(*args, **kwargs))
+        return getattr(self.cache, name)
+
+    @contextlib.contextmanager
+    def block(self, kind: str) -> Iterator[Any]:
+        """``with face.block("batch") as b``: a batch or an atomic block, entered and left by this face."""
+        self._used.add(kind)
+        block = getattr(self.cache, kind)()
+        with block:
+            yield block
+
+
+class AsyncFace(Face):
+    """The async face: ``face.get("key")`` runs ``cache.aget("key")`` to its end."""
+
+    def __init__(self, cache: KeyspaceCache, used: set[str], runner: asyncio.Runner) -> None:
+        super().__init__(cache, used)
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        self._used.add(name)
+        if name in NO_TWIN:
+            return getattr(self.cache, name)
+        if name == "iter_keys":
+            return self._iter_keys
+        method: Callable[..., Any] = getattr(self.cache, f"a{name}")
+        # A task copies the context, so that last_status is told here and seen by nobody else.
+        return lambda *args, **kwargs: self._runner.run(_noting(self, method(*args, **kwargs)))
+
+    def _iter_keys(self, *args: Any, **kwargs: Any) -> list[str]:
+        async def collect() -> list[str]:
+            return [key async for key in self.cache.aiter_keys(*args, **kwargs)]
+
+        return self._runner.run(collect())
+
+    @contextlib.contextmanager
+    def block(self, kind: str) -> Iterator[Any]:
+        self._used.add(kind)
+        block: Batch = getattr(self.cache, kind)()
+        self._runner.run(block.__aenter__())
+        try:
+            yield block
+        except BaseException as error:
+            self._runner.run(block.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._runner.run(block.__aexit__(None, None, None))
+
+
+async def _noting(face: AsyncFace, call: Any) -> Any:
+    try:
+        return await call
+    finally:
+        face.__dict__["noted_status"] = face.cache.last_status
