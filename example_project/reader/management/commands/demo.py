@@ -113,7 +113,10 @@ def _site(environment: dict[str, str]) -> Iterator[str]:
     """Run a server process on a free port and give its address."""
     with child("The site", ["demo", "--port", "0"], environment) as process:
         line = process.wait_for_line(READY, START_TIMEOUT_S)
-        yield line.partition(READY)[2].split()[0]
+        try:
+            yield line.partition(READY)[2].split()[0]
+        except WalkFailed as error:
+            raise WalkFailed(f"{error}\nThe last that a server said:{process.tail()}") from error
 
 
 def _table(timings: list[Timing]) -> str:
