@@ -30,7 +30,14 @@ from django_keyspace.backend.routing import (
     shape_result,
     time_is_over,
 )
-from django_keyspace.exceptions import KeyspaceError, LocalError, NoConnection, Overloaded, error_from_code
+from django_keyspace.exceptions import (
+    KeyspaceError,
+    LocalError,
+    NoConnection,
+    Overloaded,
+    ProtocolError,
+    error_from_code,
+)
 from django_keyspace.operations import WRITES
 from django_keyspace.wire import HEADER_BYTES, OK
 
@@ -195,6 +202,8 @@ class BlockingConnection:
         if error is self.link.ended_by:
             # The node's goodbye: it has not done what it has not answered.
             return Failure(self.link.ended_by, sent=self.sent and not isinstance(error, NoConnection | Overloaded))
+        if isinstance(error, ProtocolError):
+            return Failure(self.link.named(error), self.sent)
         if isinstance(error, KeyspaceError):
             return Failure(error, self.sent)
         if isinstance(error, BlockingIOError | TimeoutError):

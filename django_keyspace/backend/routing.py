@@ -210,8 +210,11 @@ class Link:
             KeyspaceError: the node refused the connection.
         """
         answers = []
-        for body in self._reader.feed(data):
-            message = self.decode(body)
+        try:
+            messages = [self.decode(body) for body in self._reader.feed(data)]
+        except ProtocolError as error:
+            raise self.named(error) from None
+        for message in messages:
             if self.node is None:
                 self._meet(message)
             else:
@@ -242,7 +245,7 @@ class Link:
         try:
             node = NodeHello.parse(message)
         except ProtocolError as error:
-            raise self._not_ours(f"this instead of a hello: {error}") from None
+            raise self.named(error) from None
         if node.cluster is None and not self._lonely:
             raise ConfigurationError(
                 f"Node {node.node} at {self.endpoint} is a single node, and the location lists several addresses. Two "
@@ -252,6 +255,12 @@ class Link:
         self.frame_bytes_max = node.frame_bytes_max
         self._encode = Encoder(node.frame_bytes_max).encode
         self._reader.frame_bytes_max = node.frame_bytes_max
+
+    def named(self, error: ProtocolError) -> ProtocolError:
+        """A protocol error with the address of the node, which the codec does not know."""
+        if str(self.endpoint) in str(error):
+            return error
+        return ProtocolError(f"{self.endpoint} does not speak this protocol: {error}")
 
     def _not_ours(self, what: str) -> ProtocolError:
         return ProtocolError(
@@ -374,7 +383,7 @@ def connection_broke(endpoint: Endpoint, reason: object) -> NoConnection:
     return NoConnection(f"The connection to the node at {endpoint} broke ({reason}).")
 
 
-SHAPED: Final = frozenset({"get_many", "list", "batch", "atomic"})
+SHAPED: Final = frozenset({"get_many", "list", "batch", "atomic", "status"})
 """Operations whose results hold a list. All others need no second look."""
 
 
@@ -390,7 +399,7 @@ def shape_result(name: str, arguments: Sequence[Any], result: Any) -> Any:
     """
     try:
         return _shape(name, arguments, result)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise ProtocolError(f"The node answered {name!r} with something else: {error}") from None
 
 
@@ -400,6 +409,8 @@ def _shape(name: str, arguments: Sequence[Any], result: Any) -> Any:
     if name == "list":
         rows, more = result
         return list(rows), more
+    if name == "status":
+        return {word: list(figure) if isinstance(figure, tuple) else figure for word, figure in result.items()}
     if name == "batch":
         return [
             (status, _shape(call[0], call[1:], answer) if status == OK else answer)

@@ -30,6 +30,8 @@ class RemoteEngine:
         ConfigurationError: there is no endpoint, or the time is not legal.
     """
 
+    reads_inline = False
+
     def __init__(self, endpoints: Sequence[Endpoint], *, timeout_ms: int = TIMEOUT_MS_DEFAULT) -> None:
         self.endpoints = check_endpoints(endpoints)
         if type(timeout_ms) is not int or not 1 <= timeout_ms <= TIMEOUT_MS_MOST:

@@ -1,0 +1,192 @@
+"""Helpers for the tests of sites that use this package, and for our own.
+
+:func:`running_node` runs a real node process for as long as a block runs::
+
+    from django_keyspace.testing import running_node
+
+    with running_node() as node, override_settings(CACHES={"default": {
+        "BACKEND": "django_keyspace.backend.KeyspaceCache", "LOCATION": node.location,
+    }}):
+        ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from django_keyspace.exceptions import KeyspaceError
+
+START_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 20.0
+
+
+class NodeDidNotStart(KeyspaceError):
+    """The node process ended, or did not get ready in time; the message has what it printed."""
+
+    code = "node-did-not-start"
+
+
+class RunningNode:
+    """A node process that this process has started. :func:`running_node` makes it.
+
+    Attributes:
+        data: the data folder.
+        location: ``LOCATION`` of its first database, such as ``keyspace://127.0.0.1:40123/0``.
+        address: its host and port.
+        pid: its process id.
+    """
+
+    def __init__(self, data: Path, flags: Sequence[str], node_id: str, listen: str) -> None:
+        self.data = data
+        self.node_id = node_id
+        self.location = ""
+        self.address = ""
+        self.pid = 0
+        self._flags = list(flags)
+        self._listen = listen
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
+
+    def start(self) -> None:
+        """Start the process, again after :meth:`kill` or :meth:`stop`, and return when it serves.
+
+        A second start takes the port of the first.
+
+        Raises:
+            NodeDidNotStart: it does not serve.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        command = [sys.executable, "-m", "django_keyspace.node", "--id", self.node_id, "--data", str(self.data)]
+        command += ["--listen", self.address or self._listen, *self._flags]
+        environment = dict(os.environ)
+        # The package may be on sys.path in this process only.
+        root = str(Path(__file__).resolve().parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH", "")]))
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, env=environment
+        )
+        self.pid = self._process.pid
+        try:
+            self.location = self._await_location(self._process)
+        except BaseException:
+            self.kill()
+            raise
+        self.address = self.location.removeprefix("keyspace://").partition("/")[0]
+
+    def _await_location(self, process: subprocess.Popen[bytes]) -> str:
+        """Read what the node prints until its address has come, which is its last word before it serves."""
+        if process.stdout is None:
+            raise NodeDidNotStart("The node's output cannot be read.")
+        deadline_at_s = time.monotonic() + START_TIMEOUT_S
+        descriptor = process.stdout.fileno()
+        printed = b""
+        while True:
+            remaining_s = deadline_at_s - time.monotonic()
+            if remaining_s <= 0 or not _readable(descriptor, remaining_s):
+                raise NodeDidNotStart(f"The node was not ready within {START_TIMEOUT_S:.0f} s. {self.errors()}")
+            data = os.read(descriptor, 4096)
+            if not data:
+                code = process.wait(STOP_TIMEOUT_S)
+                raise NodeDidNotStart(f"The node ended with exit code {code}. {self.errors()}")
+            printed += data
+            for line in printed.decode(errors="replace").splitlines(keepends=True):
+                word, _, value = line.strip().partition(" ")
+                if word == "address" and line.endswith("\n"):
+                    return value.strip()
+
+    def errors(self) -> str:
+        """What the node has written to its standard error: its log."""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace").strip()
+
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def send_signal(self, number: int) -> None:
+        """Send the process a signal, such as ``signal.SIGSTOP``."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Wait for the process to end, and return its exit code. Raises ``subprocess.TimeoutExpired``."""
+        if self._process is None:
+            return 0
+        code = self._process.wait(timeout_s)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return code
+
+    def kill(self) -> None:
+        """Kill the process, as a crash would, and wait until it is gone. Its data folder stays."""
+        if self._process is not None:
+            self._process.kill()
+            self.wait()
+
+    def stop(self) -> int:
+        """Ask the process to end in good order, wait until it has, and return its exit code."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.terminate()
+            if hasattr(signal, "SIGCONT"):
+                # A stopped process does not hear the first signal.
+                self._process.send_signal(signal.SIGCONT)
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def close(self) -> None:
+        """End the process in whatever way, and let go of its output."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.stop()
+        self._errors.close()
+
+
+@contextlib.contextmanager
+def running_node(
+    *,
+    data: str | os.PathLike[str] | None = None,
+    node_id: str = "n1",
+    listen: str = "127.0.0.1:0",
+    **options: Any,
+) -> Iterator[RunningNode]:
+    """Run a node for as long as the block runs. No process is left behind, however the block ends.
+
+    Arguments:
+        data: its data folder; without it, a temporary one that goes with the node.
+        node_id: its id.
+        listen: its address; the default takes a free port.
+        **options: other flags of the node, such as ``durability="commit"`` or ``max_bytes=2**24``.
+    Returns:
+        A context manager that gives the :class:`RunningNode`, which serves already.
+    Raises:
+        NodeDidNotStart: it does not serve.
+    """
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    with contextlib.ExitStack() as stack:
+        if data is None:
+            data = stack.enter_context(tempfile.TemporaryDirectory(prefix="keyspace-node-"))
+        node = RunningNode(Path(data), flags, node_id, listen)
+        stack.callback(node.close)
+        node.start()
+        yield node
+
+
+def _readable(descriptor: int, timeout_s: float) -> bool:
+    if sys.platform == "win32":  # select() takes sockets only there; reading blocks instead
+        return True
+    return bool(select.select([descriptor], [], [], timeout_s)[0])

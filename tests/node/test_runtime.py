@@ -1,0 +1,143 @@
+"""The log of a single node: grouping, limits, errors, order. The store is a fake whose thread the test plays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from django_keyspace.exceptions import NoSpace, Overloaded, StorageError
+from django_keyspace.node.runtime import GROUP_CALLS_MAX, GROUPS_MAX, LocalLog
+
+
+class FakeStore:
+    """Keeps what is submitted until the test lets it be done."""
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[list[Any], Any]] = []
+        self.refusal: Exception | None = None
+
+    def submit(self, calls: Sequence[Any], done: Any) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.groups.append((list(calls), done))
+
+    async def commit(self) -> list[Any]:
+        """Do the oldest group, as another thread would."""
+        calls, done = self.groups.pop(0)
+        await asyncio.to_thread(done, [f"did {call[0]}" for call in calls])
+        await asyncio.sleep(0)
+        return calls
+
+
+async def turn() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_what_arrives_in_one_turn_becomes_one_group() -> None:
+    store, results, committed = FakeStore(), [], []
+    log = LocalLog(store, asyncio.get_running_loop())
+    log.on_commit(committed.append)
+    for number in range(5):
+        log.propose([(f"w{number}",)], 10, results.append)
+    assert store.groups == []
+    await turn()
+    assert await store.commit() == [(f"w{number}",) for number in range(5)]
+    assert results == [[f"did w{number}"] for number in range(5)]
+    assert committed == [5]
+    assert (log.pending_calls, log.pending_bytes) == (0, 0)
+    assert log.read_barrier() is None
+
+
+async def test_next_group_gathers_while_the_store_is_busy() -> None:
+    store, results = FakeStore(), []
+    log = LocalLog(store, asyncio.get_running_loop())
+    for number in range(GROUPS_MAX + 3):
+        log.propose([(f"w{number}",), (f"x{number}",)], 10, results.append)
+        await turn()
+    assert len(store.groups) == GROUPS_MAX
+    done = []
+    while store.groups:
+        done.append(await store.commit())
+        await turn()
+    assert [len(group) for group in done] == [2] * GROUPS_MAX + [6]
+    assert results == [[f"did w{number}", f"did x{number}"] for number in range(GROUPS_MAX + 3)]
+
+
+async def test_groups_are_limited() -> None:
+    store, results = FakeStore(), []
+    log = LocalLog(store, asyncio.get_running_loop())
+    for number in range(GROUP_CALLS_MAX + 1):
+        log.propose([(number,)], 1, results.append)
+    log.propose([("large",)], 50_000_000, results.append)
+    log.propose([("after",)], 1, results.append)
+    await turn()
+    assert [len(calls) for calls, _ in store.groups] == [GROUP_CALLS_MAX, 2]
+    while store.groups:
+        await store.commit()
+        await turn()
+    assert len(results) == GROUP_CALLS_MAX + 3
+
+
+@pytest.mark.parametrize("limits", [{"calls_max": 3}, {"bytes_max": 3}])
+async def test_more_than_the_limit_is_refused_and_room_is_made_by_commits(limits: dict[str, int]) -> None:
+    store, results = FakeStore(), []
+    log = LocalLog(store, asyncio.get_running_loop(), **limits)
+    for _ in range(3):
+        log.propose([("w",)], 1, results.append)
+    with pytest.raises(Overloaded, match="Nothing was done"):
+        log.propose([("w",)], 1, results.append)
+    await turn()
+    await store.commit()
+    assert len(results) == 3
+    log.propose([("w",)] * 5, 5, results.append)  # above the limit, but alone
+    await turn()
+    await store.commit()
+    assert len(results) == 4
+
+
+async def test_errors_of_the_store() -> None:
+    store, results = FakeStore(), []
+    log = LocalLog(store, asyncio.get_running_loop())
+    store.refusal = NoSpace("full")
+    log.propose([("w",)], 1, results.append)
+    log.propose([("w",)], 1, results.append)
+    await turn()
+    assert results == [[store.refusal], [store.refusal]]
+    store.refusal = None
+    log.propose([("w",), ("w",)], 1, results.append)
+    await turn()
+    _, done = store.groups.pop()
+    done([1])  # one answer for two writes
+    await turn()
+    assert all(isinstance(result, StorageError) for result in results[2])
+    assert log.pending_calls == 0
+
+
+async def test_drain_waits_for_everything() -> None:
+    store, results = FakeStore(), []
+    log = LocalLog(store, asyncio.get_running_loop())
+    await log.drain()
+    log.propose([("w",)], 1, results.append)
+    draining = asyncio.ensure_future(log.drain())
+    await turn()
+    assert not draining.done()
+    await store.commit()
+    await asyncio.wait_for(draining, 5)
+    assert results
+
+
+async def test_a_commit_after_the_loop_has_gone_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    store = FakeStore()
+
+    async def leave_behind() -> None:
+        LocalLog(store, asyncio.get_running_loop()).propose([("w",)], 1, lambda results: None)
+        await turn()
+
+    await asyncio.to_thread(lambda: asyncio.run(leave_behind()))
+    _, done = store.groups.pop()
+    done(["did w"])
+    assert "1 writes were committed after the node had stopped" in caplog.text
