@@ -48,6 +48,7 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         self._do = runtime.engine.execute
         self._ado = runtime.engine.aexecute
         self._read = runtime.engine.read
+        self._reads_inline = runtime.engine.reads_inline
         self._encode = runtime.codec.encode
         self._decode = runtime.codec.decode
         self._counters = runtime.counters
@@ -145,6 +146,8 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
 
     async def aget(self, key: Any, default: Any = None, version: Any = None) -> Any:
         """The value under a key, or ``default``."""
+        if self._reads_inline:
+            return self.get(key, default, version)
         return self._value(await self._aexecute(("get", self._database, self._key(key, version))), default)
 
     def _set(
@@ -156,14 +159,7 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         nx: bool = False,
         xx: bool = False,
     ) -> Steps[bool]:
-        """Store a value.
-
-        Arguments:
-            nx: only if there is none under the key.
-            xx: only if there is one.
-        Returns:
-            True if it was stored.
-        """
+        """The steps of :meth:`set`, for batches and where something must happen first."""
         if nx and xx:
             raise InvalidArgument("nx and xx together can never store anything: give one of them.")
         presence = "absent" if nx else "present" if xx else "always"
@@ -172,7 +168,7 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         stored: bool = self._grown((yield self._growing(call, [full])))
         return stored
 
-    _set_slowly, aset = twins(_set)
+    _set_slowly, _aset_slowly = twins(_set)
 
     def set(
         self,
@@ -183,13 +179,36 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         nx: bool = False,
         xx: bool = False,
     ) -> bool:
-        """Store a value. See :meth:`aset`."""
+        """Store a value.
+
+        Arguments:
+            timeout: seconds, a timedelta, or None for no expiry.
+            nx: only if there is none under the key.
+            xx: only if there is one.
+        Returns:
+            True if it was stored.
+        """
         if nx or xx or self._culls:
             return self._set_slowly(key, value, timeout, version, nx, xx)
+        return self._execute(self._plain_set(key, value, timeout, version))
+
+    async def aset(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: Any = None,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> bool:
+        """Store a value. See :meth:`set`."""
+        if nx or xx or self._culls or type(value) is not str:
+            return await self._aset_slowly(key, value, timeout, version, nx, xx)
+        return await self._aexecute(self._plain_set(key, value, timeout, version))
+
+    def _plain_set(self, key: Any, value: Any, timeout: Timeout, version: Any) -> Call:
         expire = make_expire(self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout)
-        call = ("set", self._database, self._key(key, version), self._encode(value), expire, "always")
-        stored: bool = self._execute(call)
-        return stored
+        return ("set", self._database, self._key(key, version), self._encode(value), expire, "always")
 
     def _add(self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None) -> Steps[bool]:
         """Store a value if there is none under the key. True if it was stored."""

@@ -16,6 +16,9 @@ from django_keyspace.store import Store
 class Engine(Protocol):
     """What the cache needs of whatever carries its operations out. The calls are operations of the table."""
 
+    reads_inline: bool
+    """Whether a coroutine may call :attr:`read` for one key: it takes microseconds and never waits."""
+
     @property
     def read(self) -> Callable[..., Any]:
         """As :meth:`execute`, for operations that only read: the shortest way to them."""
@@ -43,6 +46,8 @@ class EmbeddedEngine:
     Arguments:
         store: the process's store of the folder.
     """
+
+    reads_inline = True
 
     def __init__(self, store: Store) -> None:
         self.store = store
