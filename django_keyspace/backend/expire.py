@@ -52,7 +52,7 @@ def make_deadline(moment: datetime | float) -> Expire:
     """
     if isinstance(moment, datetime):
         seconds = (timezone.make_aware(moment) if timezone.is_naive(moment) else moment).timestamp()
-    elif isinstance(moment, int | float) and not isinstance(moment, bool) and math.isfinite(moment):
+    elif type(moment) is int or (isinstance(moment, float) and math.isfinite(moment)):
         seconds = moment
     else:
         raise InvalidArgument(

@@ -7,6 +7,7 @@ have for the same thing are aliases, in one table at the end of the class.
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
@@ -404,8 +405,11 @@ class ExtraMethods(Steppable):
 def _float(name: str, number: Any) -> float:
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise InvalidArgument(f"{name} must be a number, not {number!r}. Nothing was changed.")
-    result = float(number)
-    if result - result != 0:
+    try:
+        result = float(number)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
         raise InvalidArgument(f"{name} must be finite, not {number!r}. Nothing was changed.")
     return result
 
