@@ -28,6 +28,7 @@ METHODS: Final = frozenset(
 )
 """The cache's methods that a batch offers: those that are one operation each."""
 
+_CAS: Final = ("cas", "test_and_set")
 _STEPS: Final = {"pop": "_remove", "incr_double": "_incr_float", "expire": "_expire_key"}
 
 
@@ -87,6 +88,7 @@ class Batch:
         self.replies: list[Reply] = []
         self._cache = cache
         self._calls: list[Call] = []
+        self._sent: list[Reply] = []
         self._is_open = True
 
     def __getattr__(self, name: str) -> Callable[..., Reply]:
@@ -95,11 +97,11 @@ class Batch:
         steps = getattr(self._cache, _STEPS.get(name, f"_{name}"))
 
         def call(*args: Any, **kwargs: Any) -> Reply:
-            return self._add(steps(*args, **kwargs))
+            return self._add(name, steps(*args, **kwargs))
 
         return call
 
-    def _add(self, steps: Steps[Any]) -> Reply:
+    def _add(self, name: str, steps: Steps[Any]) -> Reply:
         if not self._is_open:
             raise InvalidArgument("This batch has ended. Make a new one.")
         if len(self._calls) >= BATCH_OPERATIONS_MAX:
@@ -110,8 +112,14 @@ class Batch:
         except StopIteration as stop:  # nothing to do: an empty get_many
             reply._result, reply.status = stop.value, Status.SUCCESS
         else:
+            if name in _CAS and call[0] != "cas":
+                raise NotSupported(
+                    "Serialized values have no canonical form to compare, so that this call needs several operations and "
+                    "cannot be part of a batch: give cas a revision. Nothing was sent."
+                )
             self._calls.append(call)
-            self.replies.append(reply)
+            self._sent.append(reply)
+        self.replies.append(reply)
         return reply
 
     def __enter__(self) -> Self:
@@ -119,7 +127,7 @@ class Batch:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
         self._is_open = False
-        if kind is None and self._calls:
+        if kind is None and self._is_needed():
             self._finish(self._cache._execute(self._call()))
 
     async def __aenter__(self) -> Self:
@@ -127,14 +135,18 @@ class Batch:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
         self._is_open = False
-        if kind is None and self._calls:
+        if kind is None and self._is_needed():
             self._finish(await self._cache._aexecute(self._call()))
+
+    def _is_needed(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self._calls)
 
     def _call(self) -> Call:
         return ("batch", self._calls)
 
     def _finish(self, answer: Any) -> None:
-        for reply, (word, result) in zip(self.replies, answer, strict=True):
+        for reply, (word, result) in zip(self._sent, answer, strict=True):
             reply._settle(word, result)
 
 
@@ -175,6 +187,9 @@ class Atomic(Batch):
         self._conditions.append((self._cache._database, (kind, self._cache._key(key, version), *rest)))
         self._described.append(description)
 
+    def _is_needed(self) -> bool:
+        return bool(self._calls or self._conditions)
+
     def _call(self) -> Call:
         return ("atomic", self._conditions, self._calls)
 
@@ -182,5 +197,5 @@ class Atomic(Batch):
         done, results = answer
         if not done:
             raise ConditionFailed(f"It does not hold that {self._described[results]}. Nothing was changed.")
-        for reply, result in zip(self.replies, results, strict=True):
+        for reply, result in zip(self._sent, results, strict=True):
             reply._settle("ok", result)

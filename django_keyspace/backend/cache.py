@@ -114,7 +114,10 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
             return answer
         word, result = answer[-1]
         if word != "ok":
-            raise error_from_code(word, result)
+            error = error_from_code(word, result)
+            if self._runtime.config.on_error == "miss" and isinstance(error, OUTAGES):
+                return False  # a whole batch was turned into misses: counted, logged and noted there
+            raise error
         self._note(_status_of_answer(result))
         return result
 
@@ -126,7 +129,7 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         try:
             record = self._read("get", self._database, full)
         except KeyspaceError as error:
-            record = self._failed(("get", self._database, full), error)
+            return self._value(self._failed(("get", self._database, full), error), default)
         if record is None:
             self._note(_FAILED)
             self._counters.misses += 1
