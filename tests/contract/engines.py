@@ -39,6 +39,10 @@ class Place:
         """The LOCATION of a database."""
         raise NotImplementedError
 
+    def options_of(self, database: int) -> dict[str, Any]:
+        """The OPTIONS that caches on a database have in any case."""
+        return self.options
+
     def cache(self, database: int = 0, params: dict[str, Any] | None = None, **options: Any) -> KeyspaceCache:
         """A cache on a database.
 
@@ -47,7 +51,9 @@ class Place:
             params: settings beside OPTIONS.
             **options: OPTIONS.
         """
-        return KeyspaceCache(self.location(database), {**(params or {}), "OPTIONS": {**self.options, **options}})
+        return KeyspaceCache(
+            self.location(database), {**(params or {}), "OPTIONS": {**self.options_of(database), **options}}
+        )
 
     def empty(self) -> None:
         """Delete everything."""
@@ -67,8 +73,8 @@ class EmbeddedPlace(Place):
     def location(self, database: int = 0) -> str:
         return str(self.folder)
 
-    def cache(self, database: int = 0, params: dict[str, Any] | None = None, **options: Any) -> KeyspaceCache:
-        return super().cache(database, params, database=database, **options)
+    def options_of(self, database: int) -> dict[str, Any]:
+        return {**self.options, "database": database}
 
 
 class NodePlace(Place):

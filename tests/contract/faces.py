@@ -32,6 +32,12 @@ class Face:
             return lambda *args, **kwargs: list(self.cache.iter_keys(*args, **kwargs))
         return getattr(self.cache, name)
 
+    @property
+    def status_of_last_call(self) -> Any:
+        """``last_status`` as the code that made the last call sees it."""
+        self._used.add("last_status")
+        return self.cache.last_status
+
     @contextlib.contextmanager
     def block(self, kind: str) -> Iterator[Any]:
         """``with face.block("batch") as b``: a batch or an atomic block, entered and left by this face."""
@@ -47,6 +53,19 @@ class AsyncFace(Face):
     def __init__(self, cache: KeyspaceCache, used: set[str], runner: asyncio.Runner) -> None:
         super().__init__(cache, used)
         self._runner = runner
+        self._status: Any = None
+
+    @property
+    def status_of_last_call(self) -> Any:
+        self._used.add("last_status")
+        return self._status
+
+    async def _noting(self, call: Any) -> Any:
+        """A task has a context of its own, so its status must be looked at inside of it."""
+        try:
+            return await call
+        finally:
+            self._status = self.cache.last_status
 
     def __getattr__(self, name: str) -> Any:
         self._used.add(name)
@@ -55,8 +74,7 @@ class AsyncFace(Face):
         if name == "iter_keys":
             return self._iter_keys
         method: Callable[..., Any] = getattr(self.cache, f"a{name}")
-        # A task copies the context, so that last_status is told here and seen by nobody else.
-        return lambda *args, **kwargs: self._runner.run(_noting(self, method(*args, **kwargs)))
+        return lambda *args, **kwargs: self._runner.run(self._noting(method(*args, **kwargs)))
 
     def _iter_keys(self, *args: Any, **kwargs: Any) -> list[str]:
         async def collect() -> list[str]:
@@ -75,10 +93,3 @@ class AsyncFace(Face):
             self._runner.run(block.__aexit__(type(error), error, error.__traceback__))
             raise
         self._runner.run(block.__aexit__(None, None, None))
-
-
-async def _noting(face: AsyncFace, call: Any) -> Any:
-    try:
-        return await call
-    finally:
-        face.__dict__["noted_status"] = face.cache.last_status

@@ -68,8 +68,9 @@ def test_every_method_of_the_cache_has_a_twin() -> None:
             assert inspect.iscoroutinefunction(inspect.unwrap(twin, stop=inspect.iscoroutinefunction)) or (
                 inspect.isasyncgenfunction(twin)
             ), name
-            assert str(inspect.signature(twin)).partition(" ->")[0] == (
-                str(inspect.signature(getattr(KeyspaceCache, name))).partition(" ->")[0]
+            assert (
+                str(inspect.signature(twin)).partition(" ->")[0]
+                == (str(inspect.signature(getattr(KeyspaceCache, name))).partition(" ->")[0])
             ), name
 
 
