@@ -54,6 +54,7 @@ _MAP_ITEMS_MAX: Final = 4096
 _TEXT_BYTES_MAX: Final = 2**20
 
 _pack_length: Final = struct.Struct(">I").pack
+_length_at: Final = struct.Struct(">I").unpack_from
 
 
 def frame_bytes_max_for(value_bytes_max: int) -> int:
@@ -196,17 +197,23 @@ class FrameReader:
             ProtocolError: a frame announces more than the limit, or is empty. The stream cannot be read any further.
         """
         pending = self._pending
-        if pending:
+        end = len(data)
+        if not pending and end > HEADER_BYTES:
+            # One whole frame at a time is what nearly always comes.
+            (size,) = _length_at(data)
+            if size == end - HEADER_BYTES <= self.frame_bytes_max:
+                return [data[HEADER_BYTES:]]
+        elif pending:
             pending += data
             if len(pending) < self._wanted_bytes:
                 return []
             data = bytes(pending)
             pending.clear()
+            end = len(data)
         bodies: list[bytes] = []
         begin = 0
-        end = len(data)
         while end - begin >= HEADER_BYTES:
-            size = int.from_bytes(data[begin : begin + HEADER_BYTES], "big")
+            (size,) = _length_at(data, begin)
             if not 0 < size <= self.frame_bytes_max:
                 raise self._bad_length(size)
             frame_end = begin + HEADER_BYTES + size

@@ -42,7 +42,7 @@ class RemoteEngine:
         self.timeout_ms = timeout_ms
         self._blocking = BlockingPool(self.endpoints, timeout_ms)
         self._loops = LoopConnections(self.endpoints, timeout_ms)
-        self.read = self.execute
+        self.read = self.write = self.execute
 
     def execute(self, name: str, *arguments: Any) -> Any:
         """Do an operation and wait for its result.

@@ -73,6 +73,9 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
         self._service = service
         self._loop = loop
+        self._limits = service.limits
+        self._read = service.store.read
+        self._read_barrier = service.log.read_barrier
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(HELLO_BYTES_MAX)
         self._decode = Decoder().decode
@@ -125,7 +128,18 @@ class ClientConnection(asyncio.Protocol):
             self._serve_backlog()
             self.leave(error)
             return
-        if bodies:
+        if len(bodies) == 1 and not self._backlog and self._may_serve():
+            # What nearly always comes.
+            try:
+                self._serve(bodies[0])
+            except KeyspaceError as error:
+                self.leave(error)
+                return
+            if self._output:
+                self.flush()
+            elif self._in_flight:
+                self._throttle()
+        elif bodies:
             self._backlog.extend(bodies)
             self._serve_backlog()
 
@@ -140,11 +154,13 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not take its answers."""
         self._writing_paused = True
+        self._throttle()
 
     def resume_writing(self) -> None:
         """The client takes its answers again."""
         self._writing_paused = False
         if not self._leaving:
+            # Not at once: serving may pause again, within the transport's own call of this method.
             self._loop.call_soon(self._serve_backlog)
 
     # Serving
@@ -197,16 +213,16 @@ class ClientConnection(asyncio.Protocol):
             raise ProtocolError("A request's id is an integer from 1 up.")
         call = message[1:]
         try:
-            check_call(call, self._service.limits)
+            check_call(call, self._limits)
             if call[0] in WRITES:
                 size_bytes = len(body)
                 self._service.log.propose((call,), size_bytes, partial(self._written, request_id, size_bytes))
                 self._in_flight += 1
                 self._in_flight_bytes += size_bytes
                 return
-            barrier = self._service.log.read_barrier()
+            barrier = self._read_barrier()
             if barrier is None:
-                self._answer(request_id, OK, self._service.store.read(*call))
+                self._answer(request_id, OK, self._read(*call))
             else:
                 self._in_flight += 1
                 barrier.add_done_callback(partial(self._readable, request_id, call))
@@ -220,7 +236,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_flight -= 1
         try:
             barrier.result()
-            self._answer(request_id, OK, self._service.store.read(*call))
+            self._answer(request_id, OK, self._read(*call))
         except KeyspaceError as error:
             self._answer(request_id, error.code, str(error))
         except Exception:

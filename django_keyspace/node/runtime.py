@@ -11,9 +11,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Final, Protocol
 
-from django_keyspace.exceptions import KeyspaceError, Overloaded, StorageError
+from django_keyspace.exceptions import KeyspaceError, LockTimeout, Overloaded, StorageError
 from django_keyspace.operations import Call
 
 logger = logging.getLogger("django_keyspace.node")
@@ -26,6 +27,16 @@ GROUP_CALLS_MAX: Final = 1_000
 GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
 GROUPS_MAX: Final = 2
 """Groups handed to the store at a time: one that is being written, and one that is ready when it is done."""
+
+HERE_CALLS_MAX: Final = 128
+"""A group of at most so many quick writes may be written on the loop's thread, if its durability needs no disk."""
+HERE_BYTES_MAX: Final = 64 * 1024
+HERE_MS_MAX: Final = 5
+"""A group that took longer sends those of the next second to the store's thread."""
+QUICK_WRITES: Final = frozenset(
+    {"set", "set_many", "touch", "delete", "delete_many", "incr", "incr_float", "append", "cas", "remove", "rename"}
+)
+"""Writes whose work is in proportion to their frame."""
 
 Done = Callable[[list[Any]], None]
 """Takes one result, or one :class:`KeyspaceError`, for each call."""
@@ -62,6 +73,9 @@ class ReplicatedLog(Protocol):
 class WriterStore(Protocol):
     """What a log needs of a store."""
 
+    def write_many(self, calls: Sequence[Call], *, wait_s: float | None = None) -> list[Any]:
+        """Do operations in one transaction on this thread; :class:`LockTimeout` if that has to wait for longer."""
+
     def submit(self, calls: Sequence[Call], done: Done) -> None:
         """Do operations in one transaction on the store's own thread; ``done`` is called from there."""
 
@@ -71,11 +85,16 @@ class LocalLog:
 
     While a group is being written, the next one gathers: the slower the disk, the larger the groups.
 
+    Handing a group to another thread and back costs as much as a small transaction. So where durability needs no disk (a
+    commit is then a copy into the system's page cache, as a read is a copy out of it), a small group is written at once on
+    the loop's own thread, unless the store's lock is taken or the last such group was slow.
+
     Arguments:
         store: where the writes go.
         loop: the event loop whose thread calls this object.
         calls_max: writes that may be pending before more are refused.
         bytes_max: the same in bytes.
+        may_write_here: whether a commit needs no disk.
     """
 
     def __init__(
@@ -85,6 +104,7 @@ class LocalLog:
         *,
         calls_max: int = CALLS_MAX,
         bytes_max: int = BYTES_MAX,
+        may_write_here: bool = False,
     ) -> None:
         self._store = store
         self._loop = loop
@@ -95,6 +115,7 @@ class LocalLog:
         self._groups = 0
         self._callbacks: list[Callable[[int], None]] = []
         self._idle: asyncio.Event | None = None
+        self._write_here_from_s = 0.0 if may_write_here else float("inf")
         self.pending_calls = 0
         self.pending_bytes = 0
 
@@ -130,7 +151,7 @@ class LocalLog:
             await self._idle.wait()
 
     def _flush(self) -> None:
-        """Hand the store as many groups as it may have."""
+        """Write what is waiting, or hand the store as many groups as it may have."""
         self._flush_scheduled = False
         while self._waiting and self._groups < GROUPS_MAX:
             group: list[tuple[int, int, Done]] = []
@@ -141,12 +162,37 @@ class LocalLog:
                 calls.extend(some_calls)
                 size_bytes += some_bytes
                 group.append((len(some_calls), some_bytes, done))
+            results = None
+            if not self._groups and len(calls) <= HERE_CALLS_MAX and size_bytes <= HERE_BYTES_MAX:
+                results = self._write_here(calls)
+            if results is not None:
+                self._deliver(group, results)
+                continue
             self._groups += 1
             try:
                 self._store.submit(calls, self._handover(group, len(calls)))
             except KeyspaceError as error:
-                # Not from here: finishing would come back to this very loop.
-                self._loop.call_soon(self._finish, group, [error] * len(calls))
+                self._groups -= 1
+                self._deliver(group, [error] * len(calls))
+
+    def _write_here(self, calls: list[Call]) -> list[Any] | None:
+        """Write a group on this thread; None if it is better done on the store's own."""
+        began_s = monotonic()
+        if began_s < self._write_here_from_s:
+            return None
+        for call in calls:
+            if call[0] not in QUICK_WRITES:
+                return None
+        try:
+            results = self._store.write_many(calls, wait_s=0)
+        except LockTimeout:
+            return None
+        except KeyspaceError as error:
+            results = [error] * len(calls)
+        ended_s = monotonic()
+        if ended_s - began_s > HERE_MS_MAX / 1000:
+            self._write_here_from_s = ended_s + 1.0
+        return results
 
     def _handover(self, group: list[tuple[int, int, Done]], size: int) -> Done:
         """What the store's thread calls: it brings the results over to the loop."""
@@ -162,7 +208,13 @@ class LocalLog:
         return hand_over
 
     def _finish(self, group: list[tuple[int, int, Done]], results: list[Any]) -> None:
+        """The store has done a group."""
         self._groups -= 1
+        self._deliver(group, results)
+        if self._waiting:
+            self._flush()
+
+    def _deliver(self, group: list[tuple[int, int, Done]], results: list[Any]) -> None:
         begin = 0
         for count, size_bytes, done in group:
             self.pending_calls -= count
@@ -171,7 +223,5 @@ class LocalLog:
             begin += count
         for callback in self._callbacks:
             callback(begin)
-        if self._waiting:
-            self._flush()
-        elif self._idle is not None and not self.pending_calls:
+        if self._idle is not None and not self.pending_calls:
             self._idle.set()

@@ -108,9 +108,9 @@ def test_command_line_says_what_is_wrong(flags: list[str], words: str, capsys: p
 
 def test_management_command_takes_defaults_from_the_settings() -> None:
     with override_settings(KEYSPACE={"NODE": {"ID": "n1", "DATA": "x", "LISTEN": "0.0.0.0:1"}}):
-        with pytest.raises(CommandError, match="will not listen on '0.0.0.0'"):
+        with pytest.raises(CommandError, match=r"will not listen on '0.0.0.0'"):
             call_command("keyspace_node")
-        with pytest.raises(CommandError, match="will not listen on '10.0.0.1'"):
+        with pytest.raises(CommandError, match=r"will not listen on '10.0.0.1'"):
             call_command("keyspace_node", "--listen", "10.0.0.1:5")
     with override_settings(KEYSPACE={"NODE": {"LISTENS": "0.0.0.0:1"}}), pytest.raises(CommandError, match="'LISTENS'"):
         call_command("keyspace_node")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from django_keyspace.exceptions import NoSpace, Overloaded, StorageError
+from django_keyspace.exceptions import LockTimeout, NoSpace, Overloaded, StorageError
 from django_keyspace.node.runtime import GROUP_CALLS_MAX, GROUPS_MAX, LocalLog
 
 
@@ -141,3 +142,85 @@ async def test_a_commit_after_the_loop_has_gone_is_only_logged(caplog: pytest.Lo
     _, done = store.groups.pop()
     done(["did w"])
     assert "1 writes were committed after the node had stopped" in caplog.text
+
+
+class QuickStore(FakeStore):
+    """Writes on the caller's thread too, unless its lock is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.locked = False
+        self.slow_s = 0.0
+        self.here: list[list[Any]] = []
+
+    def write_many(self, calls: Sequence[Any], *, wait_s: float | None = None) -> list[Any]:
+        assert wait_s == 0
+        if self.locked:
+            raise LockTimeout("taken")
+        if self.refusal is not None:
+            raise self.refusal
+        time.sleep(self.slow_s)
+        self.here.append(list(calls))
+        return [f"did {call[0]}" for call in calls]
+
+
+SET: tuple[Any, ...] = ("set", 0, b"k")
+
+
+async def test_small_groups_are_written_at_once_where_no_disk_is_waited_for() -> None:
+    store, results, committed = QuickStore(), [], []
+    log = LocalLog(store, asyncio.get_running_loop(), may_write_here=True)
+    log.on_commit(committed.append)
+    log.propose([SET], 10, results.append)
+    log.propose([SET, SET], 10, results.append)
+    await turn()
+    assert store.here == [[SET] * 3]
+    assert results == [["did set"], ["did set"] * 2]
+    assert committed == [3]
+    assert log.pending_calls == 0
+    store.refusal = NoSpace("full")
+    log.propose([SET], 10, results.append)
+    await turn()
+    assert results[2] == [store.refusal]
+
+
+@pytest.mark.parametrize(
+    ("calls", "size_bytes"),
+    [([SET] * 129, 10), ([SET], 100_000), ([SET, ("clear", 0, True)], 10), ([("batch", [])], 1)],
+)
+async def test_other_groups_go_to_the_stores_thread(calls: list[Any], size_bytes: int) -> None:
+    store = QuickStore()
+    log = LocalLog(store, asyncio.get_running_loop(), may_write_here=True)
+    log.propose(calls, size_bytes, lambda results: None)
+    await turn()
+    assert store.here == []
+    assert [group for group, _ in store.groups] == [calls]
+
+
+async def test_a_taken_lock_and_order_send_groups_to_the_stores_thread() -> None:
+    store, results = QuickStore(), []
+    log = LocalLog(store, asyncio.get_running_loop(), may_write_here=True)
+    store.locked = True
+    log.propose([("set", 1)], 10, results.append)
+    await turn()
+    store.locked = False
+    log.propose([("set", 2)], 10, results.append)
+    await turn()
+    assert store.here == []  # the second must not overtake the first
+    while store.groups:
+        await store.commit()
+        await turn()
+    log.propose([("set", 3)], 10, results.append)
+    await turn()
+    assert store.here == [[("set", 3)]]
+    assert len(results) == 3
+
+
+async def test_after_a_slow_group_the_loop_leaves_writing_to_the_stores_thread() -> None:
+    store = QuickStore()
+    log = LocalLog(store, asyncio.get_running_loop(), may_write_here=True)
+    store.slow_s = 0.02
+    for _ in range(2):
+        log.propose([SET], 10, lambda results: None)
+        await turn()
+    assert (len(store.here), len(store.groups)) == (1, 1)
