@@ -48,6 +48,7 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         self._do = runtime.engine.execute
         self._ado = runtime.engine.aexecute
         self._read = runtime.engine.read
+        self._write = runtime.engine.write
         self._reads_inline = runtime.engine.reads_inline
         self._encode = runtime.codec.encode
         self._decode = runtime.codec.decode
@@ -193,7 +194,14 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         """
         if nx or xx or self._culls:
             return self._set_slowly(key, value, timeout, version, nx, xx)
-        return self._execute(self._plain_set(key, value, timeout, version))
+        expire = make_expire(self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout)
+        full, encoded = self._key(key, version), self._encode(value)
+        try:
+            stored: bool = self._write("set", self._database, full, encoded, expire, "always")
+        except KeyspaceError as error:
+            return bool(self._failed(("set",), error))
+        self._note(_SUCCESS)
+        return stored
 
     async def aset(
         self,
@@ -207,11 +215,10 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         """Store a value. See :meth:`set`."""
         if nx or xx or self._culls or type(value) is not str:
             return await self._aset_slowly(key, value, timeout, version, nx, xx)
-        return await self._aexecute(self._plain_set(key, value, timeout, version))
-
-    def _plain_set(self, key: Any, value: Any, timeout: Timeout, version: Any) -> Call:
         expire = make_expire(self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout)
-        return ("set", self._database, self._key(key, version), self._encode(value), expire, "always")
+        full, encoded = self._key(key, version), self._encode(value)
+        stored: bool = await self._aexecute(("set", self._database, full, encoded, expire, "always"))
+        return stored
 
     def _add(self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None) -> Steps[bool]:
         """Store a value if there is none under the key. True if it was stored."""

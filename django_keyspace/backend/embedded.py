@@ -23,6 +23,10 @@ class Engine(Protocol):
     def read(self) -> Callable[..., Any]:
         """As :meth:`execute`, for operations that only read: the shortest way to them."""
 
+    @property
+    def write(self) -> Callable[..., Any]:
+        """As :meth:`execute`, for operations that write."""
+
     def execute(self, name: str, *arguments: Any) -> Any:
         """Do an operation and wait for its result. Raises :class:`KeyspaceError` only."""
 
@@ -52,6 +56,7 @@ class EmbeddedEngine:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.read = store.read
+        self.write = store.write
         self._pending: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pending] = WeakKeyDictionary()
 
     def execute(self, name: str, *arguments: Any) -> Any:

@@ -105,7 +105,7 @@ class WriteContext:
             self.count_kept(database, 1)
         if not deadline_ms:
             return 0
-        if 0 < bucket <= (deadline_ms >> BUCKET_SHIFT):  # the usual overwrite: the index leads here early enough
+        if 0 < bucket <= (deadline_ms >> BUCKET_SHIFT) + 1:  # the usual overwrite: the index leads here early enough
             return bucket
         return deadlines.index_deadline(self, database, key, deadline_ms, bucket)
 
@@ -138,7 +138,7 @@ def apply(context: WriteContext, name: str, arguments: Sequence[Any]) -> Any:
 def set_value(context: WriteContext, database: int, key: bytes, value: Value, expire: Expire, presence: str) -> bool:
     if presence == "always" and not isinstance(expire, str):  # the hot path: nothing depends on what is there
         stored = context.txn.get(key, None, context.store.databases[database])
-        deadline_ms = context.deadline(expire, None)
+        deadline_ms = context.log_time_ms + expire if type(expire) is int else context.deadline(expire, None)
     else:
         stored, live = context.find(database, key)
         if presence != "always" and (presence == "absent") == (live is not None):
@@ -159,7 +159,7 @@ def set_many(context: WriteContext, database: int, pairs: Sequence[tuple[bytes, 
         delete_many(context, database, [key for key, _ in pairs])
         return len(pairs)
     read, replace, handle = context.txn.get, context.replace, context.store.databases[database]
-    latest = deadline_ms >> BUCKET_SHIFT
+    latest = (deadline_ms >> BUCKET_SHIFT) + 1 if deadline_ms else 0
     rows: dict[bytes, bytes] = {}
     for key, (tag, flags, payload) in pairs:
         stored = rows.get(key) or read(key, None, handle)

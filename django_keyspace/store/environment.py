@@ -30,7 +30,7 @@ READERS_MAX: Final = 2048
 SOFT_LIMIT_SHARE: Final = 0.85
 """Deletes need fresh pages too. Below this share of the map they always found some; see docs/design.md."""
 _FILE_FORMAT_LMDB_1: Final = 1
-_AS_THE_FILE_IS: Final = None
+_AS_THE_FILE_IS: Any = None  # lmdb documents None; its stub says int
 
 _META_KEY: Final = b"\0keyspace"
 _KEPT_KEY: Final = b"\0kept"

@@ -152,7 +152,7 @@ class Store:
             LocalError: the state does not allow it.
             LockTimeout, NoSpace, StorageError: it could not be done. Nothing was changed.
         """
-        (result,) = self.write_many(((name, *arguments),), wait_s=wait_s)
+        result = self.write_many(((name, *arguments),), wait_s=wait_s)[0]
         if isinstance(result, KeyspaceError):
             raise result
         return result
@@ -371,6 +371,10 @@ class Store:
             self._resize(0)
         elif isinstance(error, DAMAGE):
             self._leave_damaged_file(error, lock)
+        elif isinstance(error, lmdb.BadTxnError) and lock is None:
+            # A reader that was held up between choosing its snapshot and copying the snapshot's roots found those of a
+            # later one, and LMDB 1.0 refuses to mix them. Nothing was read; the next transaction is a new one.
+            pass
         elif not (isinstance(error, lmdb.ReadersFullError) and self.check_readers()):
             raise explain(error, self.path) from error
 
@@ -447,10 +451,14 @@ class Store:
         with self._inside("look for due records") as environment:
             if environment is None:
                 return False
-            with environment.begin() as txn:
+            with (
+                contextlib.suppress(lmdb.BadTxnError),
+                environment.begin() as txn,
+            ):  # see _recover; there is a next tick
                 context = WriteContext(txn, environment, max(clock.wall_ms(), self._log_now(txn)), 0)
                 due = deadlines.bucket_of(context.log_time_ms) - 1
                 return next(deadlines.due_entries(context, due), None) is not None
+            return False
 
     # ------------------------------------------------------------------------------------------------ fork and end
 
