@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -334,3 +336,26 @@ def test_clients_that_go_leave_nothing_behind(shared_node: RunningNode, raw: Any
             client.socket.sendall(b"\x00\x00\x10\x00half a frame")
         client.close()
     assert until(lambda: len(os.listdir(folder)) <= before)
+
+
+def test_management_command_runs_the_same_node(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "django", "keyspace_node", "--settings=tests.settings"]
+    command += ["--id", "n7", "--listen", "127.0.0.1:0", "--data", str(tmp_path / "n7"), "--durability", "commit"]
+    root = Path(__file__).resolve().parent.parent.parent
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            printed = []
+            while not (line := process.stdout.readline().strip()).startswith("address"):
+                assert line, process.stderr.read()
+                printed.append(line)
+            location = line.split()[1]
+            engine = RemoteEngine(parse_location(location).endpoints)
+            put(engine, b"k")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert printed[0] == "Node n7 is ready"
+    assert f"process      {process.pid}" in printed
+    assert "durability   commit" in printed
+    assert any(line.startswith("security") and "no TLS" in line for line in printed)
