@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from django_keyspace.backend.twins import Steps
 
 METHODS: Final = frozenset(
-    """
-    get set add get_many set_many touch delete delete_many has_key incr decr incr_version decr_version incr_float
-    incr_double append get_with_revision cas test_and_set rename remove pop length ttl pttl expire expire_at persist prune
-    count clear
-    """.split()
+    {"get", "set", "add", "get_many", "set_many", "touch", "delete", "delete_many", "has_key", "length", "clear"}
+    | {"incr", "decr", "incr_version", "decr_version", "incr_float", "incr_double", "append", "remove", "pop"}
+    | {"get_with_revision", "cas", "test_and_set", "rename", "prune", "count"}
+    | {"ttl", "pttl", "expire", "expire_at", "persist"}
 )
 """The cache's methods that a batch offers: those that are one operation each."""
 

@@ -112,12 +112,17 @@ def _forget_keys(*, setting: str, **kwargs: Any) -> None:
 setting_changed.connect(_forget_keys)
 
 
+@lru_cache(maxsize=64)
+def _hasher(key: bytes, tag: int, compressed: int) -> Any:
+    """A hash that has taken in the key already; it is copied for each payload."""
+    return blake2b(key=key, digest_size=SIGNATURE_BYTES, salt=b"%d.%d" % (tag, compressed))
+
+
 def _sign(key: bytes, payload: bytes, tag: int, compressed: int) -> bytes:
-    salt = _PLAIN_SALT if tag == _PICKLE and not compressed else b"%d.%d" % (tag, compressed)
-    return blake2b(payload, key=key, digest_size=SIGNATURE_BYTES, salt=salt).digest()
-
-
-_PLAIN_SALT: Final = b"%d.0" % Tag.PICKLE
+    hasher = _hasher(key, tag, compressed).copy()
+    hasher.update(payload)
+    signature: bytes = hasher.digest()
+    return signature
 
 
 class Codec:

@@ -32,9 +32,11 @@ SOFT_LIMIT_SHARE: Final = 0.85
 _FILE_FORMAT_LMDB_1: Final = 1
 _AS_THE_FILE_IS: Any = None  # lmdb documents None; its stub says int
 
-_META_KEY: Final = b"\0keyspace"
+META_KEY: Final = b"\0keyspace"
 _KEPT_KEY: Final = b"\0kept"
 _META = struct.Struct("<HHQQQ")
+pack_meta, unpack_meta = _META.pack, _META.unpack
+"""For each write: the fields of :class:`Meta` as a plain tuple."""
 _META_FORMAT: Final = 1
 META_CLEAN: Final = 1
 """Flag of the meta record: the state file says clean, so the next unsynced write must first make it say dirty."""
@@ -137,7 +139,7 @@ class Environment:
 
     def _check_format(self) -> None:
         with self.lmdb.begin() as txn:
-            record = txn.get(_META_KEY)
+            record = txn.get(META_KEY)
             has_all = txn.get(_database_name(self.options.databases - 1)) is not None
         if record is None or len(record) != _META.size:
             raise ForeignStore(
@@ -166,20 +168,11 @@ class Environment:
 
     def read_meta(self, txn: Any) -> Meta:
         """The meta record."""
-        return Meta(*_META.unpack(txn.get(_META_KEY)))
+        return Meta(*_META.unpack(txn.get(META_KEY)))
 
     def write_meta(self, txn: Any, meta: Meta) -> None:
         """Replace the meta record."""
-        txn.put(_META_KEY, _META.pack(*meta))
-
-    def meta_fields(self, txn: Any) -> tuple[int, int, int, int, int]:
-        """The fields of :class:`Meta` as a plain tuple: for each write."""
-        fields: tuple[int, int, int, int, int] = _META.unpack(txn.get(_META_KEY))
-        return fields
-
-    def write_meta_fields(self, txn: Any, *fields: int) -> None:
-        """Replace the meta record by the fields of :class:`Meta`: for each write."""
-        txn.put(_META_KEY, _META.pack(*fields))
+        txn.put(META_KEY, _META.pack(*meta))
 
     def child_transaction(self, parent: Any) -> Any:
         """A transaction within a write transaction, for ``atomic``."""

@@ -20,11 +20,12 @@ from typing import Any, Final
 
 import lmdb
 
-from django_keyspace.exceptions import KeyspaceError, NoSpace, StorageError, UnsafeFork
-from django_keyspace.operations import OPERATIONS, Call
-from django_keyspace.store import clock, deadlines, eviction
+from django_keyspace.exceptions import KeyspaceError, StorageError, UnsafeFork
+from django_keyspace.operations import Call
+from django_keyspace.store import clock, deadlines
+from django_keyspace.store.admission import Admission, grows
 from django_keyspace.store.apply import WriteContext, apply
-from django_keyspace.store.environment import META_CLEAN, Environment, file_identity
+from django_keyspace.store.environment import META_CLEAN, META_KEY, Environment, file_identity, pack_meta, unpack_meta
 from django_keyspace.store.errors import DAMAGE, explain
 from django_keyspace.store.folder import LOCK_FILE, Folder
 from django_keyspace.store.gate import TransactionGate
@@ -39,7 +40,6 @@ logger = logging.getLogger("django_keyspace.store")
 _OPEN_WAIT_S: Final = 30.0
 _QUIET_WAIT_S: Final = 5.0
 _ATTEMPTS_MAX: Final = 40
-_EVICTION_ROUNDS_MAX: Final = 64
 
 
 class Store:
@@ -57,7 +57,6 @@ class Store:
         self.options = options
         self.limits = options.limits
         self._lock_wait_s = options.lock_wait_ms / 1000
-        self._unchecked_bytes_max = options.max_bytes >> 6
         self._syncs_commits = options.durability == "commit"
         self.counters = Counters()
         self._reset()
@@ -75,8 +74,7 @@ class Store:
         self._writer = WriterThread(self)
         self._maintenance = Maintenance(self)
         self._floor_ms = 0  # the log clock as far as this process has seen it
-        self._unchecked_bytes = 0
-        self._is_full = False
+        self._admission = Admission(self.path, self.options, self.counters)
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -208,13 +206,13 @@ class Store:
     def _transact(self, environment: Environment, calls: Sequence[Call]) -> list[Any]:
         txn = environment.begin(None, None, True)
         try:
-            version, flags, revision, log_ms, boot_ms = environment.meta_fields(txn)
+            version, flags, revision, log_ms, boot_ms = unpack_meta(txn.get(META_KEY))
             log_ms, boot_ms = clock.next_log_time(log_ms, boot_ms)
             context = WriteContext(txn, environment, log_ms, revision + 1)
-            refusal = self._admit(context, calls)
+            refusal = self._admission.admit(context, calls)
             results: list[Any] = []
             for call in calls:
-                if refusal is not None and _grows(call):
+                if refusal is not None and grows(call):
                     results.append(refusal)
                     continue
                 try:
@@ -227,7 +225,7 @@ class Store:
                 if flags and not self._syncs_commits:
                     self.folder.mark_dirty()
                     flags = 0
-                environment.write_meta_fields(txn, version, flags, revision + 1, log_ms, boot_ms)
+                txn.put(META_KEY, pack_meta(version, flags, revision + 1, log_ms, boot_ms))
                 txn.commit()
             else:
                 txn.abort()
@@ -247,51 +245,13 @@ class Store:
 
     def _after_commit(self, context: WriteContext, calls: int) -> None:
         self._floor_ms = context.log_time_ms
-        self._unchecked_bytes += context.written_bytes
+        self._admission.unchecked_bytes += context.written_bytes
         counters = self.counters
         counters.writes += calls
         counters.commits += 1
         self._maintenance.note_write()
 
-    # ------------------------------------------------------------------------------------------------ space
-
-    def _admit(self, context: WriteContext, calls: Sequence[Call]) -> NoSpace | None:
-        """Make room before growing operations, by eviction. Looks at the real fill only every so many written bytes.
-
-        Returns:
-            None, or the error for each growing operation if there is no room and nothing may be evicted.
-        """
-        incoming = 0
-        for call in calls:
-            incoming += len(call[3][2]) if call[0] == "set" else _incoming_bytes(call)
-        if not self._is_full and self._unchecked_bytes + incoming < self._unchecked_bytes_max:
-            return None
-        limit = self.options.max_bytes
-        self._unchecked_bytes = 0
-        used = context.store.used_bytes(context.txn)
-        self._is_full = used + incoming > limit
-        if self._is_full and any(_grows(call) for call in calls):
-            used = self._evict(context, used, incoming, limit - (limit >> 5))
-            self._is_full = used + incoming > limit
-            if self._is_full:
-                self.counters.no_space += 1
-                return NoSpace(
-                    f"The store {self.path} is full: its data takes {used:,} bytes, {incoming:,} are to be added, and the "
-                    f"limit max_bytes is {limit:,}. Nothing more may be evicted. Nothing was written. Delete records, or "
-                    "raise max_bytes."
-                )
-        return None
-
-    def _evict(self, context: WriteContext, used: int, incoming: int, target: int) -> int:
-        for _ in range(_EVICTION_ROUNDS_MAX):
-            addresses = eviction.choose(context, used + incoming - target)
-            if not addresses:
-                break
-            self.counters.evicted += int(apply(context, "evict", [addresses]))
-            used = context.store.used_bytes(context.txn)
-            if used + incoming <= target:
-                break
-        return used
+    # ------------------------------------------------------------------------------------------------ opening
 
     def _resize(self, map_bytes: int) -> None:
         """Change the size of the map; 0 adopts what another process has made it."""
@@ -303,8 +263,6 @@ class Store:
                 self._environment.lmdb.set_mapsize(map_bytes)
         finally:
             self.gate.open()
-
-    # ------------------------------------------------------------------------------------------------ opening
 
     def _opened(self) -> Environment:
         """The open environment; opens it, or opens it anew in a forked child."""
@@ -520,22 +478,3 @@ class Store:
 
 _abandoned: list[Environment] = []
 """Environments that a forked child must neither use nor close."""
-
-
-def _grows(call: Call) -> bool:
-    """Whether an operation, or one inside of it, may need new space."""
-    if call[0] in ("batch", "atomic"):
-        return any(_grows(inner) for inner in call[-1])
-    return OPERATIONS[call[0]].grows
-
-
-def _incoming_bytes(call: Call) -> int:
-    """About how many bytes an operation will add."""
-    name = call[0]
-    if name == "set":
-        return len(call[3][2])
-    if name == "set_many":
-        return sum(len(value[2]) for _, value in call[2])
-    if name in ("batch", "atomic"):
-        return sum(_incoming_bytes(inner) for inner in call[-1])
-    return 0
