@@ -97,6 +97,18 @@ class ConditionFailed(LocalError):
     code = "condition-failed"
 
 
+class LockNotAcquired(LocalError):
+    """Somebody else holds the lock, and did not let go of it within the time that the caller would wait."""
+
+    code = "lock-not-acquired"
+
+
+class LockLost(LocalError):
+    """The lease is not the caller's any more: it ran out, was taken away, or was never acquired. Others may hold the lock."""
+
+    code = "lock-lost"
+
+
 class NotSupported(LocalError):
     """This alias cannot do that as it is configured."""
 

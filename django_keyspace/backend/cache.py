@@ -6,7 +6,6 @@ calls them often enough that the generator would show.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from django_keyspace.backend.codec import Unreadable
 from django_keyspace.backend.degrade import MISS_ANSWERS, OUTAGES
 from django_keyspace.backend.expire import Timeout, make_expire
 from django_keyspace.backend.extras import ExtraMethods
+from django_keyspace.backend.flight import FlightMethods
 from django_keyspace.backend.keys import KeyMethods
 from django_keyspace.backend.runtime import get_runtime
 from django_keyspace.backend.twins import Steps, twins
@@ -23,11 +23,10 @@ from django_keyspace.exceptions import InvalidArgument, KeyspaceError, MissingKe
 from django_keyspace.operations import INT64_MAX, INT64_MIN, Call, Expire
 from django_keyspace.status import Status, status_of_error
 
-_MISSING: Final = object()
 _SUCCESS, _FAILED = Status.SUCCESS, Status.FAILED
 
 
-class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
+class KeyspaceCache(ExtraMethods, FlightMethods, KeyMethods, BaseCache):
     """A Django cache backend.
 
     Arguments:
@@ -359,28 +358,6 @@ class KeyspaceCache(ExtraMethods, KeyMethods, BaseCache):
         return (yield from self._incr_version(key, -delta, version))
 
     decr_version, adecr_version = twins(_decr_version)
-
-    def get_or_set(self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None) -> Any:
-        """The value under a key; if there is none, ``default`` (called if it is callable), which is stored first."""
-        value = self.get(key, _MISSING, version)
-        if value is not _MISSING:
-            return value
-        if callable(default):
-            default = default()
-        self.add(key, default, timeout, version)
-        return self.get(key, default, version)
-
-    async def aget_or_set(self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None) -> Any:
-        """As :meth:`get_or_set`; ``default`` may also be a coroutine function."""
-        value = await self.aget(key, _MISSING, version)
-        if value is not _MISSING:
-            return value
-        if callable(default):
-            default = default()
-            if inspect.isawaitable(default):
-                default = await default
-        await self.aadd(key, default, timeout, version)
-        return await self.aget(key, default, version)
 
     def close(self, **kwargs: Any) -> None:
         """Nothing: the store stays open for the process, and Django calls this after each request."""

@@ -24,7 +24,7 @@ from django_keyspace.backend.waiting import LEASE_S_DEFAULT, PAUSE, Waiting, pau
 from django_keyspace.exceptions import KeyspaceError, LockLost, LockNotAcquired
 from django_keyspace.operations import DEADLINE_MS_MAX, Value
 from django_keyspace.status import Status
-from django_keyspace.store.record import Tag, revision_of
+from django_keyspace.store.record import Tag, payload_of, revision_of
 
 if TYPE_CHECKING:
     from django_keyspace.backend.cache import KeyspaceCache
@@ -193,8 +193,8 @@ class Lock(Lease):
         """Whether this object held the lock when the store was asked. By the time of the answer it may be over."""
         if self._owner is None:
             return False
-        condition = (self._cache._database, owned_by(self._full, self._owner))
-        return bool((yield "atomic", [condition], [])[0])
+        record = yield "get", self._cache._database, self._full
+        return record is not None and payload_of(record) == self._owner
 
     owned, aowned = twins(_owned)
 
@@ -223,9 +223,11 @@ class Lock(Lease):
     def _leave(self, failed: bool) -> Steps[None]:
         """Release at the end of a block. What the block raised matters more than what became of the lease."""
         owner = self._owner
+        if owner is None:  # released within the block
+            return
         if not failed:
             yield from self._release()
-        elif owner is not None:
+        else:
             self._owner, self._token = None, 0
             yield from self._drop_quietly(owner)
 
