@@ -65,6 +65,10 @@ class OutageLog:
         self._logged_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
+    def after_fork(self) -> None:
+        """In a forked child: the lock may be held by a thread of the parent."""
+        self._lock = threading.Lock()
+
     def note(self, name: str, error: KeyspaceError) -> None:
         """Count an error, and perhaps log it."""
         with self._lock:

@@ -6,6 +6,7 @@ everything that costs something is here, once per ``LOCATION`` and ``OPTIONS``.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -77,6 +78,18 @@ def get_runtime(location: Any, options: Mapping[str, Any]) -> Runtime:
             _by_identity.clear()
         _by_identity[identity] = (options, runtime)
     return runtime
+
+
+def _after_fork_in_child() -> None:
+    """A thread that this process did not inherit may have held these locks."""
+    global _lock
+    _lock = threading.Lock()
+    for runtime in _runtimes.values():
+        runtime.outages.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def forget_runtimes() -> None:

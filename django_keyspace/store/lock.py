@@ -26,6 +26,10 @@ microseconds and the helper's two thread switches take more: with four busy proc
 did together."""
 
 
+class LockClosed(Exception):
+    """The store was closed in this process while the caller waited: open it again, and take its new lock."""
+
+
 class WriterLock:
     """The writer lock of one store in this process. Never shared across a fork: the child makes a new one.
 
@@ -38,6 +42,7 @@ class WriterLock:
         self._mutex = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._helper: _Helper | None = None
+        self._closed = False
 
     def acquire(self, wait_s: float) -> None:
         """Take the lock.
@@ -46,13 +51,19 @@ class WriterLock:
             wait_s: how long to wait for it at most, in seconds.
         Raises:
             LockTimeout: somebody else held it all that time.
+            LockClosed: :meth:`close` came first.
         """
         if not self._mutex.acquire(blocking=False):
             started = monotonic()
             if not self._mutex.acquire(timeout=max(wait_s, 0)):
                 raise self._timeout(wait_s, "another thread of this process")
             wait_s -= monotonic() - started
+        if self._closed:
+            self._mutex.release()
+            raise LockClosed
         try:
+            if self._is_helper_waiting():
+                raise BlockingIOError
             flock(self._file, _EXCLUSIVE_NOW)
         except BlockingIOError:
             self._wait_for_file(wait_s)
@@ -66,20 +77,28 @@ class WriterLock:
         self._mutex.release()
 
     def close(self) -> None:
-        """Close the file. In a forked child this leaves the parent's lock alone: it closes the child's descriptor only."""
-        if self._helper is not None:
-            self._helper.stop()
+        """Close the file, as soon as no thread holds the lock; those that wait for it get :class:`LockClosed`."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            if self._helper is None or self._helper.stop():
+                os.close(self._file)
+
+    def close_inherited(self) -> None:
+        """In a forked child: close its descriptor. The lock stays the parent's, and no inherited lock object is touched."""
+        self._closed = True
         os.close(self._file)
 
     def _wait_for_file(self, wait_s: float) -> None:
         started = monotonic()
-        for _ in range(_YIELDS):
-            os.sched_yield()
-            with contextlib.suppress(BlockingIOError):
-                flock(self._file, _EXCLUSIVE_NOW)
-                return
-        wait_s -= monotonic() - started
         try:
+            for _ in range(0 if self._is_helper_waiting() else _YIELDS):
+                os.sched_yield()
+                with contextlib.suppress(BlockingIOError):
+                    flock(self._file, _EXCLUSIVE_NOW)
+                    return
+            wait_s -= monotonic() - started
             if self._helper is None:
                 self._helper = _Helper(self._file)
             acquired = self._helper.wait_for_lock(wait_s)
@@ -89,6 +108,13 @@ class WriterLock:
         if not acquired:
             self._mutex.release()
             raise self._timeout(wait_s, "another process")
+
+    def _is_helper_waiting(self) -> bool:
+        """Whether the helper of a caller that gave up still waits.
+
+        It does so on the same open file: were the lock taken beside it, the helper would get it as well, and give it up.
+        """
+        return self._helper is not None and self._helper.is_waiting
 
     def _timeout(self, wait_s: float, holder: str) -> LockTimeout:
         return LockTimeout(
@@ -107,7 +133,7 @@ class _Helper:
     def __init__(self, file: int) -> None:
         self._file = file
         self._condition = threading.Condition()
-        self._waiting = False  # the thread is in flock
+        self.is_waiting = False  # the thread is in flock; set under the mutex of the lock, and reset when it is out
         self._wanted = False  # a caller waits for its outcome
         self._acquired = False
         self._stopped = False
@@ -116,29 +142,39 @@ class _Helper:
     def wait_for_lock(self, wait_s: float) -> bool:
         """Wait for the file lock; True if the caller now holds it."""
         with self._condition:
-            self._wanted = self._waiting = True
+            self._wanted = self.is_waiting = True
             self._condition.notify_all()
-            self._condition.wait_for(lambda: self._acquired, timeout=max(wait_s, 0))
+            try:
+                self._condition.wait_for(lambda: self._acquired, timeout=max(wait_s, 0))
+            except BaseException:  # a signal handler's: nobody will come for the lock
+                if self._acquired:
+                    flock(self._file, LOCK_UN)
+                self._acquired = self._wanted = False
+                raise
             acquired, self._acquired, self._wanted = self._acquired, False, False
             return acquired
 
-    def stop(self) -> None:
-        """End the thread when it is not waiting in ``flock``."""
+    def stop(self) -> bool:
+        """End the thread. False if it is in ``flock``: then it closes the file when it comes out."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
+            return not self.is_waiting
 
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._waiting or self._stopped)
-                if self._stopped:
+                self._condition.wait_for(lambda: self.is_waiting or self._stopped)
+                if not self.is_waiting:
                     return
             flock(self._file, LOCK_EX)
             with self._condition:
-                self._waiting = False
+                if self._stopped:
+                    os.close(self._file)
+                    return
                 if self._wanted:
                     self._acquired = True
                     self._condition.notify_all()
                 else:
                     flock(self._file, LOCK_UN)
+                self.is_waiting = False

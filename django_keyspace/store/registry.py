@@ -75,6 +75,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     for path in _quiet:
         _stores[path].after_fork_in_parent()
+    _quiet.clear()  # a later fork may come without its before-hook
     _lock.release()
 
 
@@ -84,6 +85,7 @@ def _after_fork_in_child() -> None:
     for path, store in _stores.items():
         if _quiet.get(path):
             store.after_fork(announced=True)
+    _quiet.clear()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

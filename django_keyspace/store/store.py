@@ -29,7 +29,7 @@ from django_keyspace.store.environment import META_CLEAN, META_KEY, Environment,
 from django_keyspace.store.errors import DAMAGE, explain
 from django_keyspace.store.folder import LOCK_FILE, Folder
 from django_keyspace.store.gate import TransactionGate
-from django_keyspace.store.lock import WriterLock
+from django_keyspace.store.lock import LockClosed, WriterLock
 from django_keyspace.store.maintenance import Maintenance
 from django_keyspace.store.options import Counters, StoreOptions
 from django_keyspace.store.queries import READS
@@ -37,7 +37,6 @@ from django_keyspace.store.writer import Done, WriterThread
 
 logger = logging.getLogger("django_keyspace.store")
 
-_OPEN_WAIT_S: Final = 30.0
 _QUIET_WAIT_S: Final = 5.0
 _ATTEMPTS_MAX: Final = 40
 
@@ -59,6 +58,7 @@ class Store:
         self._lock_wait_s = options.lock_wait_ms / 1000
         self._syncs_commits = options.durability == "commit"
         self.counters = Counters()
+        self._refusal: str | None = None  # why this process can never open the store
         self._reset()
 
     def _reset(self) -> None:
@@ -173,7 +173,10 @@ class Store:
             lock = self._lock
             if lock is None or environment is None:
                 continue
-            lock.acquire(wait_s)
+            try:
+                lock.acquire(wait_s)
+            except LockClosed:
+                continue
             ident, active = get_ident(), self._active
             try:
                 active[ident] = "write"
@@ -267,7 +270,12 @@ class Store:
     def _opened(self) -> Environment:
         """The open environment; opens it, or opens it anew in a forked child."""
         if self._pid and self._pid != os.getpid():
-            self.after_fork(announced=False)
+            # Every lock that this process inherited may be held by a thread that it did not inherit: a lock of its own.
+            with _child_locks.setdefault(os.getpid(), threading.Lock()):
+                if self._pid and self._pid != os.getpid():
+                    self.after_fork(announced=False)
+        if self._refusal is not None:
+            raise UnsafeFork(self._refusal)
         with self._opening:
             if self._environment is None:
                 self._open()
@@ -280,7 +288,7 @@ class Store:
         self.folder.create()
         lock = WriterLock(self.folder.file(LOCK_FILE))
         try:
-            lock.acquire(_OPEN_WAIT_S)
+            lock.acquire(self.options.lock_wait_ms / 1000)
             try:
                 self._environment = self._open_environment()
             finally:
@@ -342,7 +350,10 @@ class Store:
         if held is None:
             return
         if lock is None:
-            held.acquire(_OPEN_WAIT_S)
+            try:
+                held.acquire(self.options.lock_wait_ms / 1000)
+            except LockClosed:
+                return
         try:
             environment = self._environment
             if environment is not None and file_identity(self.folder) == environment.identity:
@@ -386,7 +397,10 @@ class Store:
         lock = self._lock
         if lock is None or self.options.durability == "commit":
             return
-        lock.acquire(self.options.lock_wait_ms / 1000)
+        try:
+            lock.acquire(self.options.lock_wait_ms / 1000)
+        except LockClosed:
+            return
         try:
             with self._inside("mark clean") as environment:
                 if environment is None:
@@ -438,19 +452,20 @@ class Store:
         """
         running = [] if announced else [what for thread, what in self._active.items() if thread != get_ident()]
         environment, lock = self._environment, self._lock
-        self._reset()
-        if environment is None:
-            return
-        if running:
+        if lock is not None:
+            lock.close_inherited()
+        if environment is not None and running:
             # Not closed: closing could wait for a thread that does not exist in this process.
             _abandoned.append(environment)
-            raise UnsafeFork(
+            self._refusal = (
                 f"This process was forked while {', '.join(running)} ran on {self.path} in another thread. Use the cache in "
                 "the child processes only after they were forked (uwsgi: lazy-apps), or fork through Python's os.fork()."
             )
-        environment.close()
-        if lock is not None:
-            lock.close()
+        elif environment is not None:
+            environment.close()
+        self._reset()  # last: until then other threads wait where they see that the store is not open in this process
+        if self._refusal is not None:
+            raise UnsafeFork(self._refusal)
 
     def shutdown(self) -> None:
         """Finish what is queued, sync, and close the store in this process. The next operation opens it again."""
@@ -470,11 +485,14 @@ class Store:
             self._begin, self._pid = None, 0
             if environment is not None:
                 environment.close()
-            if lock is not None and close_lock:
-                lock.close()
         finally:
             self.gate.open()
+        if lock is not None and close_lock:
+            lock.close()  # not within the gate: its holder may stand in front of it
 
+
+_child_locks: dict[int, threading.Lock] = {}
+"""By process id: who lets go of what a child inherited without a before-hook."""
 
 _abandoned: list[Environment] = []
 """Environments that a forked child must neither use nor close."""

@@ -52,9 +52,9 @@ class WriterThread:
         """Finish what is queued and end the thread."""
         with self._starting:
             thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
-            self._queue.put(None)
-            thread.join()
+            if thread is not None and thread is not threading.current_thread():
+                self._queue.put(None)
+                thread.join()  # before another one may start, which could take the end that is meant for this one
 
     def _start(self) -> None:
         with self._starting:
