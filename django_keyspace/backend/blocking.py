@@ -256,7 +256,7 @@ class BlockingPool:
         """
         now_s = monotonic()
         deadline_at_s = now_s + self._timeout_s
-        connection = self._take(name, now_s)
+        connection = self._take(name in WRITES, now_s)
         if connection is None:
             return self._persist(name, arguments, deadline_at_s, None)
         try:
@@ -272,15 +272,20 @@ class BlockingPool:
             return self._persist(name, arguments, deadline_at_s, Failure(refusal, sent=False))
         raise refusal
 
-    def _take(self, name: str, now_s: float) -> BlockingConnection | None:
-        """A connection that seems to be good, or None if there is none left."""
+    def _take(self, look: bool, now_s: float) -> BlockingConnection | None:
+        """A connection that seems to be good, or None if there is none left.
+
+        Arguments:
+            look: whether to look at it even if it was used just now.
+            now_s: the monotonic clock.
+        """
         idle = self._idle
         while True:
             try:
                 connection = idle.pop()
             except IndexError:
                 return None
-            is_doubtful = name in WRITES or now_s - connection.used_at_s > TRUSTED_IDLE_S
+            is_doubtful = look or now_s - connection.used_at_s > TRUSTED_IDLE_S
             if connection.pid == os.getpid() and not (is_doubtful and connection.is_stale()):
                 return connection
             connection.close()
@@ -300,7 +305,12 @@ class BlockingPool:
             if failure is not None:
                 sleep(attempts.after(failure, monotonic()))
             try:
-                connection = self._open(attempts.endpoint, deadline_at_s)
+                connection = self._take(True, monotonic())
+                if connection is not None and connection.link.endpoint != attempts.endpoint:
+                    connection.close()
+                    connection = None
+                if connection is None:
+                    connection = self._open(attempts.endpoint, deadline_at_s)
             except KeyspaceError as error:
                 failure = Failure(error, sent=False)
                 continue

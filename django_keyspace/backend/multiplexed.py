@@ -181,6 +181,8 @@ class LoopConnection(asyncio.Protocol):
                 future.set_result(Failure(error, request_id <= self._sent_id and not undone))
         if not self._greeted.done():
             self._greeted.set_exception(error)
+            # Nobody may be waiting for it any more, and that is nothing to complain about.
+            self._greeted.exception()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

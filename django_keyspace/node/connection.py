@@ -339,7 +339,11 @@ class ClientConnection(asyncio.Protocol):
             self._reading_paused = False
             transport.resume_reading()
         if transport.can_write_eof() and not self._client_ended:
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # the client has gone already
+                transport.abort()
+                return
             self._cancel_timer()
             self._timer = self._loop.call_later(FAREWELL_TIMEOUT_S, self.abort)
         else:

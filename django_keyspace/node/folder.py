@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,8 @@ try:
 except ImportError:  # Windows: see _lock
     fcntl = None  # type: ignore[assignment]
     import msvcrt
+
+logger = logging.getLogger("django_keyspace.node")
 
 FORMAT: Final = 1
 IDENTITY_FILE: Final = "node.json"
@@ -86,7 +89,8 @@ class DataFolder:
             self._lock_file.write(text)
             self._lock_file.flush()
         except OSError as error:
-            raise StorageError(f"{self.path / LOCK_FILE} cannot be written: {error.strerror or error}.") from error
+            # On a full disk the node still has to start, to serve reads and deletes. The lock does not depend on it.
+            logger.warning("%s cannot be written: %s", self.path / LOCK_FILE, error)
 
     def _held_sentence(self) -> str:
         holder: dict[str, Any] = {}

@@ -73,7 +73,7 @@ class Server:
         config = self.config
         loop = asyncio.get_running_loop()
         try:
-            listening = await asyncio.to_thread(_listening_socket, config.host, config.port)
+            listening = _listening_socket(config.host, config.port)
             server = await loop.create_server(connection_factory(self, loop), sock=listening, backlog=BACKLOG)
         except OSError as error:
             raise ConfigurationError(_cannot_listen(config, error)) from error

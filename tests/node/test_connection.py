@@ -1,0 +1,268 @@
+"""A server in the test's own process, over a log and a store that do what the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from django_keyspace.backend.routing import parse_location
+from django_keyspace.backend.transport import RemoteEngine
+from django_keyspace.exceptions import (
+    DeadlineExceeded,
+    KeyspaceError,
+    NoConnection,
+    NoSpace,
+    Overloaded,
+    StorageError,
+    UnknownOutcome,
+)
+from django_keyspace.node import connection as connection_module
+from django_keyspace.node.config import NodeConfig
+from django_keyspace.node.server import Server
+from django_keyspace.operations import Limits
+from django_keyspace.wire import ClientHello, Decoder, Encoder, FrameReader
+
+
+class FakeLog:
+    """A log that answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.proposed: list[tuple[Sequence[Any], Any]] = []
+        self.barriers: list[asyncio.Future[None]] = []
+        self.reads_wait = False
+        self.refusals: list[KeyspaceError] = []
+        self.committed: list[Any] = []
+
+    def propose(self, calls: Sequence[Any], size_bytes: int, done: Any) -> None:
+        if self.refusals:
+            raise self.refusals.pop()
+        self.proposed.append((calls, done))
+
+    def read_barrier(self) -> asyncio.Future[None] | None:
+        if not self.reads_wait:
+            return None
+        self.barriers.append(asyncio.get_running_loop().create_future())
+        return self.barriers[-1]
+
+    def on_commit(self, callback: Any) -> None:
+        self.committed.append(callback)
+
+    async def drain(self) -> None:
+        pass
+
+    async def answer(self, result: Any) -> None:
+        """Answer the oldest write that has come, waiting for it if need be."""
+        while not self.proposed:
+            await asyncio.sleep(0.001)
+        _, done = self.proposed.pop(0)
+        done([result])
+        for callback in self.committed:
+            callback(1)
+
+
+class FakeStore:
+    def __init__(self) -> None:
+        self.result: Any = b"record"
+
+    def read(self, name: str, *arguments: Any) -> Any:
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+class Setting:
+    """A running server, its parts, and an engine."""
+
+    def __init__(self) -> None:
+        self.store, self.log = FakeStore(), FakeLog()
+        config = NodeConfig("n1", "127.0.0.1", 0, "nowhere", connections_max=3)
+        self.server = Server(config, self.store, self.log, Limits())
+
+    async def start(self) -> None:
+        self.address = await self.server.listen()
+        self.engine = self.new_engine()
+
+    def new_engine(self, timeout_ms: int = 5000) -> RemoteEngine:
+        return RemoteEngine(parse_location(f"keyspace://{self.address}/0").endpoints, timeout_ms=timeout_ms)
+
+
+@pytest.fixture
+async def setting() -> AsyncIterator[Setting]:
+    setting = Setting()
+    await setting.start()
+    yield setting
+    setting.engine.close()
+    await setting.server.stop()
+
+
+GET = ("get", 0, b"k")
+DELETE = ("delete", 0, b"k")
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_reads_wait_for_the_barrier_and_fail_with_it(setting: Setting) -> None:
+    setting.log.reads_wait = True
+    reads = [asyncio.ensure_future(setting.engine.aexecute(*GET)) for _ in range(3)]
+    await until(lambda: len(setting.log.barriers) == 3)
+    assert not any(read.done() for read in reads)
+    setting.log.barriers[2].set_result(None)  # in any order
+    assert await reads[2] == b"record"
+    setting.log.barriers[0].set_exception(NoSpace("no leader, say"))
+    with pytest.raises(NoSpace):
+        await reads[0]
+    setting.store.result = RuntimeError("a bug")
+    setting.log.barriers[1].set_result(None)
+    with pytest.raises(KeyspaceError, match="failed to do get"):
+        await reads[1]
+
+
+async def test_a_bug_in_an_operation_is_an_answer_and_a_log_entry(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.store.result = RuntimeError("a bug")
+    with pytest.raises(KeyspaceError, match="The node failed to do get"):
+        await setting.engine.aexecute(*GET)
+    assert "a bug" in caplog.text
+    write = asyncio.ensure_future(setting.engine.aexecute(*DELETE))
+    await setting.log.answer(RuntimeError("another bug"))
+    with pytest.raises(KeyspaceError, match="The node failed: RuntimeError"):
+        await write
+    assert "another bug" in caplog.text
+    setting.store.result = object()  # cannot be sent
+    with pytest.raises(KeyspaceError, match="cannot be sent"):
+        await setting.engine.aexecute(*GET)
+    setting.store.result = b"fine"
+    assert await setting.engine.aexecute(*GET) == b"fine"
+
+
+async def test_errors_of_a_write_have_their_class(setting: Setting) -> None:
+    write = asyncio.ensure_future(setting.engine.aexecute(*DELETE))
+    await setting.log.answer(StorageError("the disk"))
+    with pytest.raises(StorageError, match="the disk"):
+        await write
+
+
+async def test_an_overloaded_node_is_asked_again(setting: Setting) -> None:
+    setting.log.refusals = [Overloaded("busy"), Overloaded("busy")]
+    write = asyncio.ensure_future(setting.engine.aexecute(*DELETE))
+    await setting.log.answer(True)
+    assert await write is True
+    setting.log.refusals = [Overloaded("busy")] * 2
+    blocking = asyncio.ensure_future(asyncio.to_thread(setting.engine.execute, *DELETE))
+    await setting.log.answer(False)
+    assert await blocking is False
+    setting.log.refusals = [Overloaded("busy")] * 100
+    with pytest.raises(Overloaded):
+        await setting.engine.aexecute(*DELETE)
+    with pytest.raises(Overloaded):
+        await asyncio.to_thread(setting.engine.execute, *DELETE)
+    setting.log.refusals = []
+
+
+async def test_a_late_answer_goes_to_nobody(setting: Setting) -> None:
+    engine = setting.new_engine(timeout_ms=100)
+    with pytest.raises(UnknownOutcome):
+        await engine.aexecute(*DELETE)
+    setting.log.reads_wait = True
+    with pytest.raises(DeadlineExceeded):
+        await engine.aexecute(*GET)
+    setting.log.reads_wait = False
+    await setting.log.answer(True)
+    setting.log.barriers[0].set_result(None)
+    setting.store.result = b"another"
+    assert await engine.aexecute(*GET) == b"another"
+    assert len(setting.server.connections) == 1
+    engine.close()
+
+
+async def test_answers_for_a_client_that_has_gone_are_dropped(setting: Setting) -> None:
+    engine = setting.new_engine()
+    write = asyncio.ensure_future(engine.aexecute(*DELETE))
+    await until(lambda: setting.log.proposed)
+    setting.log.reads_wait = True
+    read = asyncio.ensure_future(engine.aexecute(*GET))
+    await until(lambda: setting.log.barriers)
+    for served in list(setting.server.connections):
+        served.abort()
+    with pytest.raises(UnknownOutcome):
+        await write
+    await until(lambda: len(setting.log.barriers) == 2)  # the read was asked again
+    setting.log.barriers[0].set_result(None)
+    setting.log.barriers[1].set_result(None)
+    assert await read == b"record"
+    await setting.log.answer(True)
+    engine.close()
+
+
+async def test_more_clients_than_the_node_takes(setting: Setting) -> None:
+    engines = [setting.new_engine() for _ in range(3)]
+    for engine in engines:
+        assert await engine.aexecute(*GET) == b"record"
+    with pytest.raises(Overloaded, match="has 3 connections"):
+        await setting.engine.aexecute(*GET)
+    for engine in engines:
+        engine.close()
+    await until(lambda: not setting.server.connections)
+    assert await setting.engine.aexecute(*GET) == b"record"
+
+
+async def test_nobody_who_says_nothing_stays(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "HELLO_TIMEOUT_S", 0.05)
+    host, _, port = setting.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"\x00")  # the beginning of a hello that never comes
+    (body,) = FrameReader(1000).feed(await asyncio.wait_for(reader.read(), 10))
+    assert Decoder().decode(body)[:2] == (0, "protocol")
+    writer.close()
+    await until(lambda: not setting.server.connections)
+
+
+async def test_stop_waits_for_writes_under_way_and_refuses_newcomers(setting: Setting) -> None:
+    write = asyncio.ensure_future(setting.engine.aexecute(*DELETE))
+    await until(lambda: setting.log.proposed)
+    stopping = asyncio.ensure_future(setting.server.stop())
+    await asyncio.sleep(0.05)
+    assert not stopping.done()
+    await setting.log.answer(True)
+    assert await write is True
+    await asyncio.wait_for(stopping, 10)
+    with pytest.raises(NoConnection):
+        await setting.engine.aexecute(*GET)
+
+
+async def test_stop_cuts_what_does_not_end(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_keyspace.node.server.DRAIN_TIMEOUT_S", 0.05)
+    write = asyncio.ensure_future(setting.engine.aexecute(*DELETE))
+    await until(lambda: setting.log.proposed)
+    await asyncio.wait_for(setting.server.stop(), 10)
+    with pytest.raises(UnknownOutcome):
+        await write
+
+
+async def test_one_connection_has_a_limited_number_of_writes_under_way(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "WRITES_IN_FLIGHT_MAX", 10)
+    host, _, port = setting.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    encode, frames, decode = Encoder(10**6).encode, FrameReader(10**6), Decoder().decode
+    writer.write(encode(ClientHello().message()))
+    writer.write(b"".join(encode((number, *DELETE)) for number in range(1, 26)))
+    await until(lambda: len(setting.log.proposed) == 10)
+    await asyncio.sleep(0.02)
+    assert len(setting.log.proposed) == 10
+    answers: list[Any] = []
+    for number in range(25):
+        await setting.log.answer(number)
+    while len(answers) < 26:
+        answers += map(decode, frames.feed(await asyncio.wait_for(reader.read(10**6), 10)))
+    assert answers[1:] == [(number, "ok", number - 1) for number in range(1, 26)]
+    writer.close()
