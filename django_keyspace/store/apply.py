@@ -103,18 +103,25 @@ class WriteContext:
                 self.count_kept(database, 1 if old_flags & _EVICTABLE else -1)
         elif not flags & _EVICTABLE:
             self.count_kept(database, 1)
-        if not deadline_ms:
-            return 0
-        if 0 < bucket <= (deadline_ms >> BUCKET_SHIFT) + 1:  # the usual overwrite: the index leads here early enough
-            return bucket
-        return deadlines.index_deadline(self, database, key, deadline_ms, bucket)
+        if deadline_ms and 0 < bucket <= (deadline_ms >> BUCKET_SHIFT) + 1:
+            return bucket  # the usual overwrite: the index leads here early enough
+        if bucket:
+            deadlines.forget(self, database, key, bucket)
+        return deadlines.index_deadline(self, database, key, deadline_ms) if deadline_ms else 0
 
     def drop(self, database: int, key: bytes, stored: bytes) -> None:
-        """Delete a record. Its entry in the deadline index becomes stale and goes when it is visited."""
-        if not unpack_header(stored)[1] & _EVICTABLE:
-            self.count_kept(database, -1)
-        self.changed = True
+        """Delete a record."""
+        self.account_drop(database, key, stored)
         self.txn.delete(key, db=self.store.databases[database])
+
+    def account_drop(self, database: int, key: bytes, stored: bytes) -> None:
+        """Account for a record that is being deleted: its entry in the deadline index goes with it."""
+        flags, bucket = flags_and_bucket(stored)
+        if not flags & _EVICTABLE:
+            self.count_kept(database, -1)
+        if bucket:
+            deadlines.forget(self, database, key, bucket)
+        self.changed = True
 
     def count_kept(self, database: int, change: int) -> None:
         """Note that records which must not be evicted came or went."""
@@ -319,11 +326,10 @@ def prune(context: WriteContext, database: int, prefix: bytes) -> int:
     live = 0
     found = cursor.set_range(prefix) if prefix else cursor.first()
     while found and (end is None or cursor.key() < end):
-        _, flags, _, _, deadline_ms, _ = unpack_header(cursor.value())
+        record = cursor.value()
+        (deadline_ms,) = deadline_of(record)
         live += not deadline_ms or deadline_ms > context.log_time_ms
-        if not flags & _EVICTABLE:
-            context.count_kept(database, -1)
-        context.changed = True
+        context.account_drop(database, cursor.key(), record)
         found = cursor.delete() and cursor.key() != b""
     return live
 
@@ -341,7 +347,9 @@ def clear(context: WriteContext, database: int, everything: bool) -> int:
     else:
         records = _clear_evictable(context, database)
     if not any(txn.stat(other)["entries"] for other in store.databases):
-        txn.drop(store.deadlines, delete=False)  # every entry is stale now
+        txn.drop(store.deadlines, delete=False)
+    elif not txn.stat(handle)["entries"]:
+        deadlines.forget_database(context, database)
     return records
 
 
@@ -350,8 +358,10 @@ def _clear_evictable(context: WriteContext, database: int) -> int:
     records = 0
     found = cursor.first()
     while found:
-        if unpack_header(cursor.value())[1] & _EVICTABLE:
+        record = cursor.value()
+        if unpack_header(record)[1] & _EVICTABLE:
             records += 1
+            context.account_drop(database, cursor.key(), record)
             found = cursor.delete() and cursor.key() != b""
         else:
             found = cursor.next()

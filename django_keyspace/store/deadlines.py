@@ -4,11 +4,11 @@ One sub-database of empty values whose keys are ``bucket (4 bytes, big-endian), 
 eight seconds. A record's header says in which bucket its entry stands, and the entry may stand too early, never too late:
 
 - an overwrite with a later deadline leaves the entry where it is (the usual case: no index write at all),
-- an earlier deadline puts a second entry into the earlier bucket; the old one is stale,
-- a delete leaves a stale entry.
+- an earlier deadline moves it, and it goes with its record or with the record's deadline. So the index is never larger
+  than what it leads to: a full cache of long timeouts would otherwise fill with entries of what it has evicted.
 
-:func:`due_entries` walks the index in order. Whoever visits an entry settles it: it deletes the expired record, moves an
-entry that stands too early to the bucket of the record's deadline, or drops a stale one.
+:func:`due_entries` walks the index in order. Whoever visits an entry settles it: it deletes the expired record, or moves an
+entry that stands too early to the bucket of the record's deadline.
 """
 
 from __future__ import annotations
@@ -35,25 +35,36 @@ def bucket_of(deadline_ms: int) -> int:
     return min((deadline_ms >> BUCKET_SHIFT) + 1, 2**32 - 1) if deadline_ms else 0
 
 
-def index_deadline(context: WriteContext, database: int, key: bytes, deadline_ms: int, old_bucket: int) -> int:
-    """Make sure that the index leads to a record in time.
+def index_deadline(context: WriteContext, database: int, key: bytes, deadline_ms: int) -> int:
+    """Make an entry that leads to a record in time.
 
     Arguments:
         context: the write transaction.
         database: number of the record's database.
         key: the record's key.
         deadline_ms: the record's new deadline, 0 for none.
-        old_bucket: the bucket in the header of the record that this one replaces, 0 for none.
     Returns:
         The bucket for the new record's header.
     """
     bucket = bucket_of(deadline_ms)
     if not bucket:
         return 0
-    if old_bucket and old_bucket <= bucket:
-        return old_bucket
     context.txn.put(_ENTRY.pack(bucket, database) + key, b"", db=context.store.deadlines)
     return bucket
+
+
+def forget(context: WriteContext, database: int, key: bytes, bucket: int) -> None:
+    """Delete a record's entry; ``bucket`` is that of its header."""
+    context.txn.delete(_ENTRY.pack(bucket, database) + key, db=context.store.deadlines)
+
+
+def forget_database(context: WriteContext, database: int) -> None:
+    """Delete the entries of a database that was emptied."""
+    cursor = context.txn.cursor(db=context.store.deadlines)
+    found = cursor.first()
+    while found:
+        is_its = _ENTRY.unpack_from(cursor.key())[1] == database
+        found = cursor.delete() and cursor.key() != b"" if is_its else cursor.next()
 
 
 def due_entries(context: WriteContext, before_bucket: int) -> Iterator[tuple[bytes, int, int, bytes]]:
@@ -86,7 +97,7 @@ def settle(context: WriteContext, entry: bytes, bucket: int, database: int, key:
             if bucket_of(deadline_ms) == bucket:
                 return record
             # An early entry of a record that now lives longer, or for ever. The value did not change: same revision.
-            moved = index_deadline(context, database, key, deadline_ms, 0)
+            moved = index_deadline(context, database, key, deadline_ms)
             txn.put(key, with_deadline(record, revision, deadline_ms, moved), db=handle)
     context.changed = True
     txn.delete(entry, db=context.store.deadlines)
