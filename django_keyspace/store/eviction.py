@@ -1,7 +1,7 @@
 """Which records go when a store is at its soft limit. Decided by the orderer of writes, outside of ``apply``.
 
 In this order: records that have expired, records that expire soonest, then a sample of the others, of which those written
-longest ago go. Never a record that is not evictable. The choice is handed to the ``evict`` operation as a list of keys.
+longest ago go; if samples find only others, whatever is evictable. Never a record that is not evictable. The choice is handed to the ``evict`` operation as a list of keys.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ ROUND_ADDRESSES_MAX: Final = 1000
 _ENTRIES_LOOKED_AT_MAX: Final = 4000
 _SAMPLE_ROWS: Final = 32
 _SAMPLES_MAX: Final = 64
+_NARROWINGS_MAX: Final = 12
 _NO_BUCKET: Final = 2**32
 _EVICTABLE = int(Flag.EVICTABLE)
 
@@ -36,8 +37,10 @@ def choose(context: WriteContext, bytes_to_free: int) -> list[Address]:
     """
     chosen: dict[Address, None] = {}
     freed = 0
-    for source in (_soonest(context), _sampled(context)):
-        for address, size in source:
+    for source in (_soonest, _sampled, _scanned):
+        if chosen and source is _scanned:
+            break
+        for address, size in source(context):
             if address not in chosen:
                 chosen[address] = None
                 freed += size
@@ -72,10 +75,20 @@ def _sampled(context: WriteContext) -> Iterator[tuple[Address, int]]:
             yield (number, key), size
 
 
+def _scanned(context: WriteContext) -> Iterator[tuple[Address, int]]:
+    """Evictable records in order, from databases that have some: slow, and sure to find them among many others."""
+    for number, handle in enumerate(context.store.databases):
+        if context.txn.stat(handle)["entries"] <= context.store.kept_records(context.txn, number):
+            continue
+        for key, record in context.txn.cursor(db=handle):
+            if unpack_header(record)[1] & _EVICTABLE:
+                yield (number, key), len(key) + len(record)
+
+
 def _rows_at_random(cursor: Any) -> list[tuple[int, bytes, int]]:
     """``(revision, key, size)`` of evictable records from a random place on, round the end if need be."""
     rows = []
-    found = cursor.set_range(_random_key(cursor)) or cursor.first()
+    found = _seek_at_random(cursor)
     for _ in range(_SAMPLE_ROWS):
         if not found:
             break
@@ -87,16 +100,34 @@ def _rows_at_random(cursor: Any) -> list[tuple[int, bytes, int]]:
     return rows
 
 
-def _random_key(cursor: Any) -> bytes:
-    """A key between the first and the last one: their common beginning, and eight bytes between what follows."""
-    cursor.first()
-    first = cursor.key()
+def _seek_at_random(cursor: Any) -> bool:
+    """Stand somewhere, so that keys which begin alike and lie close together have their chance, too.
+
+    A key drawn between the first and the last one mostly lands at the beginning of some large group of similar keys. So the
+    draw is repeated some times within what lies before or behind it, each as likely.
+    """
+    if not cursor.first():
+        return False
+    low = cursor.key()
     cursor.last()
-    last = cursor.key()
+    high = cursor.key()
+    for _ in range(random.randint(1, _NARROWINGS_MAX)):
+        if not cursor.set_range(_key_between(low, high)):
+            break
+        if random.random() < 0.5:
+            low = cursor.key()
+        elif cursor.prev() and cursor.key() > low:
+            high = cursor.key()
+        if low >= high:
+            break
+    return bool(cursor.set_range(low))
+
+
+def _key_between(low: bytes, high: bytes) -> bytes:
+    """A key between two keys: their common beginning, and eight bytes between what follows."""
     common = 0
-    while common < len(first) and common < len(last) and first[common] == last[common]:
+    while common < len(low) and common < len(high) and low[common] == high[common]:
         common += 1
-    low = int.from_bytes(first[common : common + 8].ljust(8, b"\0"), "big")
-    high = int.from_bytes(last[common : common + 8].ljust(8, b"\xff"), "big")
-    between: bytes = random.randint(low, max(low, high)).to_bytes(8, "big")
-    return bytes(last[:common]) + between
+    least = int.from_bytes(low[common : common + 8].ljust(8, b"\0"), "big")
+    most = int.from_bytes(high[common : common + 8].ljust(8, b"\xff"), "big")
+    return bytes(high[:common]) + random.randint(least, max(least, most)).to_bytes(8, "big")
