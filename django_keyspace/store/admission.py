@@ -61,7 +61,8 @@ class Admission:
         used = context.store.used_bytes(context.txn)
         self._is_full = used + incoming > limit
         if self._is_full and any(grows(call) for call in calls):
-            used = self._evict(context, used, incoming)
+            if incoming < limit:  # what can never fit must not push anything out
+                used = self._evict(context, used, incoming)
             self._is_full = used + incoming > limit
             if self._is_full:
                 self._counters.no_space += 1
