@@ -1,0 +1,1 @@
+"""Tests of the store of one machine, without Django."""
