@@ -123,7 +123,7 @@ def _check_shared_folders(configs: dict[str, Config]) -> Iterator[CheckMessage]:
         if other_config.store != config.store:
             yield Error(
                 f"CACHES[{alias!r}] and CACHES[{other!r}] use the folder {path} with different options of the store.",
-                hint="Give both the same durability, max_bytes, map_bytes, databases, value_bytes_max and timeout_ms.",
+                hint="Give both the same durability, max_bytes, map_bytes, databases and value_bytes_max.",
                 id="keyspace.E005",
             )
 

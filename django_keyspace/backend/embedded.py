@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -49,20 +50,23 @@ class EmbeddedEngine:
 
     Arguments:
         store: the process's store of the folder.
+        timeout_ms: how long a write may wait for the writer lock; as the store's options say if None.
     """
 
     reads_inline = True
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, timeout_ms: int | None = None) -> None:
         self.store = store
         self.read = store.read
         self.write = store.write
+        if timeout_ms not in (None, store.options.lock_wait_ms):  # another alias opened the store with another timeout
+            self.write = functools.partial(store.write, wait_s=(timeout_ms or 0) / 1000)
         self._pending: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pending] = WeakKeyDictionary()
 
     def execute(self, name: str, *arguments: Any) -> Any:
         """Do an operation in the calling thread."""
         if name in WRITES:
-            return self.store.write(name, *arguments)
+            return self.write(name, *arguments)
         return self.store.read(name, *arguments)
 
     async def aexecute(self, name: str, *arguments: Any) -> Any:

@@ -47,7 +47,7 @@ class Runtime:
             self.counters = Counters()
         else:
             store = open_store(config.location, config.store)
-            self.engine = EmbeddedEngine(store)
+            self.engine = EmbeddedEngine(store, config.timeout_ms)
             self.counters = store.counters
 
 

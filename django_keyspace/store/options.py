@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from django_keyspace.exceptions import ConfigurationError
@@ -26,7 +26,8 @@ class StoreOptions:
         max_bytes: soft limit of the data's pages, in bytes.
         map_bytes: size of the memory map to begin with, in bytes: address space, not memory. It grows if need be.
         value_bytes_max: largest payload of one value, in bytes.
-        lock_wait_ms: how long a write waits for the writer lock at most.
+        lock_wait_ms: how long a write waits for the writer lock at most, unless its caller says otherwise. The one option
+            in which aliases may differ.
     """
 
     durability: str = "interval"
@@ -34,7 +35,7 @@ class StoreOptions:
     max_bytes: int = MAX_BYTES_DEFAULT
     map_bytes: int = MAP_BYTES_DEFAULT
     value_bytes_max: int = VALUE_BYTES_MAX_DEFAULT
-    lock_wait_ms: int = 5000
+    lock_wait_ms: int = field(default=5000, compare=False)
 
     def __post_init__(self) -> None:
         if self.durability not in DURABILITIES:

@@ -40,7 +40,7 @@ def open_store(path: str | os.PathLike[str], options: StoreOptions | None = None
         elif store.options != options:
             raise ConfigurationError(
                 f"Two aliases use the folder {real_path} with different options: {store.options} and {options}. "
-                "Give them the same durability, databases, max_bytes, map_bytes, value_bytes_max and lock_wait_ms."
+                "Give them the same durability, databases, max_bytes, map_bytes and value_bytes_max."
             )
     return store
 

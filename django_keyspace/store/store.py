@@ -38,6 +38,7 @@ from django_keyspace.store.writer import Done, WriterThread
 logger = logging.getLogger("django_keyspace.store")
 
 _QUIET_WAIT_S: Final = 5.0
+_LOOK_INTERVAL_MS: Final = 2000
 _ATTEMPTS_MAX: Final = 40
 
 
@@ -73,6 +74,7 @@ class Store:
         self._lock: WriterLock | None = None
         self._writer = WriterThread(self)
         self._maintenance = Maintenance(self)
+        self._look_at_ms = 0  # when a read next looks whether the data file is still the one that lies there
         self._floor_ms = 0  # the log clock as far as this process has seen it
         self._admission = Admission(self.path, self.options, self.counters)
 
@@ -90,6 +92,9 @@ class Store:
             StorageError: the store cannot be opened or read.
         """
         # The hot path: a flag, a process id, one transaction. Every call here was measured.
+        now_ms = int(time() * 1000)
+        if now_ms >= self._look_at_ms:
+            self._look_at_file(now_ms)
         ident = get_ident()
         active = self._active
         active[ident] = name
@@ -99,7 +104,6 @@ class Store:
         try:
             txn = self._begin()
             try:
-                now_ms = int(time() * 1000)
                 if now_ms < self._floor_ms:
                     now_ms = self._log_now(txn)
                 return READS[name](txn, self._environment, now_ms, *arguments)
@@ -128,6 +132,11 @@ class Store:
             finally:
                 self.gate.leave()
         raise StorageError(f"The store {self.path} could not be read in {_ATTEMPTS_MAX} attempts. See the log for why.")
+
+    def _look_at_file(self, now_ms: int) -> None:
+        self._look_at_ms = now_ms + _LOOK_INTERVAL_MS
+        if self._pid == os.getpid():
+            self.reopen_if_replaced()
 
     def _log_now(self, txn: Any) -> int:
         """The log clock, when the wall clock is behind what this process has seen of it."""
@@ -285,6 +294,13 @@ class Store:
         return environment
 
     def _open(self) -> None:
+        self.gate.enter("open")  # a fork waits until the environment is either there or not
+        try:
+            self._open_inside_gate()
+        finally:
+            self.gate.leave()
+
+    def _open_inside_gate(self) -> None:
         self.folder.create()
         lock = WriterLock(self.folder.file(LOCK_FILE))
         try:
@@ -473,8 +489,9 @@ class Store:
             return
         self._writer.stop()
         self._maintenance.stop()
-        with contextlib.suppress(KeyspaceError):
-            self.mark_clean()
+        if self.counters.commits:
+            with contextlib.suppress(KeyspaceError):
+                self.mark_clean()
         self._close()
 
     def _close(self, *, close_lock: bool = True) -> None:
