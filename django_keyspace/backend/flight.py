@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Callable
+from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -63,14 +64,19 @@ class Flight(Lease):
         lease_s: float,
         stale_ms: int,
     ) -> None:
-        value_key = cache._key(key, version)
-        super().__init__(cache, cache._key(legible_key(FLIGHT_STEM, str(key)), version), lease_s)
-        self._value_key = value_key
+        super().__init__(cache, lease_s)
+        self._value_key = cache._key(key, version)
+        self._key = key
+        self._version = version
         self._default = default
         self._patience_s = lease_s * _LEASES_WAITED_MAX
         self._stale_ms = stale_ms
         # A value that is expired at once is not stored, as in Django. One without a deadline is never stale.
         self._expire = expire + stale_ms if isinstance(expire, int) and expire else expire
+
+    @cached_property
+    def _full(self) -> bytes:  # most calls find a value and never need this
+        return self._cache._key(legible_key(FLIGHT_STEM, str(self._key)), self._version)
 
     def steps(self, is_looked_up: bool = False) -> Steps[Any]:
         """The value: the one that is there, or a new one.

@@ -41,14 +41,17 @@ class Lease(Waiting):
 
     Arguments:
         cache: where the key lies.
-        full: the store's key.
         timeout_s: how long one acquisition lasts.
     """
 
-    def __init__(self, cache: KeyspaceCache, full: bytes, timeout_s: float) -> None:
+    def __init__(self, cache: KeyspaceCache, timeout_s: float) -> None:
         super().__init__(cache)
-        self._full = full
         self._timeout_ms = lease_ms(timeout_s)
+
+    @property
+    def _full(self) -> bytes:
+        """The store's key of the lease."""
+        raise NotImplementedError
 
     def _claim(self, owner: bytes) -> Steps[int]:
         """Take the key if nobody has it. The revision of the record that this made, or 0."""
@@ -101,11 +104,17 @@ class Lock(Lease):
         wait: Any = WAIT_S_DEFAULT,
         version: Any = None,
     ) -> None:
-        super().__init__(cache, cache._key(f"{LOCK_STEM}{name}", version), seconds("timeout", timeout, _LEAST_S))
+        super().__init__(cache, seconds("timeout", timeout, _LEAST_S))
+        cache._key(name, version)  # refuses what is no key, before it becomes part of one
         self.name = name
+        self._lock_key = cache._key(f"{LOCK_STEM}{name}", version)
         self._wait_s = seconds("wait", wait, 0)
         self._owner: bytes | None = None
         self._token = 0
+
+    @property
+    def _full(self) -> bytes:
+        return self._lock_key
 
     @property
     def token(self) -> int:

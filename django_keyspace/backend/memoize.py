@@ -168,7 +168,7 @@ def argument_text(value: Any, name: str) -> str:
         return repr(value)
     if kind is tuple or kind is list:
         texts = ",".join(argument_text(item, name) for item in value)
-        return f"({texts},)" if kind is tuple else f"[{texts}]"
+        return f"({texts}{',' if value else ''})" if kind is tuple else f"[{texts}]"
     if kind is set or kind is frozenset:
         return f"{kind.__name__}({','.join(sorted(argument_text(item, name) for item in value))})"
     if kind is dict:

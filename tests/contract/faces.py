@@ -10,8 +10,8 @@ from typing import Any
 from django_keyspace.backend import KeyspaceCache
 from django_keyspace.backend.batch import Batch
 
-NO_TWIN = frozenset({"batch", "atomic", "last_status", "shutdown"})
-"""Public names that have no a-twin: the first two are both kinds of context manager, the others wait for nothing."""
+NO_TWIN = frozenset({"batch", "atomic", "lock", "memoize", "last_status", "shutdown"})
+"""Public names that have no a-twin: the first four make objects with both faces, the others wait for nothing."""
 
 
 class Face:
