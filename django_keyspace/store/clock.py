@@ -46,10 +46,10 @@ def next_log_time(last_ms: int, last_boot_ms: int) -> tuple[int, int]:
     if 0 <= now_ms - last_ms < _SAME_PACE_MS:
         return now_ms, last_boot_ms + now_ms - last_ms
     now_boot_ms = boot_ms()
-    if now_ms >= last_ms:
-        return now_ms, now_boot_ms
     # A reading below the last one is another boot's: nothing is known about the time in between.
     advance_ms = max(now_boot_ms - last_boot_ms, 0) * 9 // 10
+    if now_ms >= last_ms + advance_ms:
+        return now_ms, now_boot_ms
     if advance_ms or now_boot_ms < last_boot_ms:
         return last_ms + advance_ms, now_boot_ms
     return last_ms, last_boot_ms

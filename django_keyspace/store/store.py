@@ -142,7 +142,12 @@ class Store:
         """The log clock, when the wall clock is behind what this process has seen of it."""
         environment = self._environment
         meta = environment.read_meta(txn) if environment is not None else None
-        return clock.next_log_time(meta.log_ms, meta.boot_ms)[0] if meta is not None else clock.wall_ms()
+        if meta is None:
+            return clock.wall_ms()
+        now_ms = max(clock.next_log_time(meta.log_ms, meta.boot_ms)[0], self._floor_ms)
+        if now_ms > clock.wall_ms():
+            self._floor_ms = now_ms  # or else time would go back when the wall clock is past the last write's
+        return now_ms
 
     # ------------------------------------------------------------------------------------------------ writing
 
@@ -220,6 +225,7 @@ class Store:
         try:
             version, flags, revision, log_ms, boot_ms = unpack_meta(txn.get(META_KEY))
             log_ms, boot_ms = clock.next_log_time(log_ms, boot_ms)
+            log_ms = max(log_ms, self._floor_ms)  # what a reader here saw expire must not come back
             context = WriteContext(txn, environment, log_ms, revision + 1)
             refusal = self._admission.admit(context, calls)
             results: list[Any] = []
