@@ -141,6 +141,9 @@ class Environment:
         with self.lmdb.begin() as txn:
             record = txn.get(META_KEY)
             has_all = txn.get(_database_name(self.options.databases - 1)) is not None
+        if record is None and not self.lmdb.stat()["entries"]:
+            # The state file says that this is our store: whoever made it was killed just then, or the file was emptied.
+            raise lmdb.CorruptedError("the file holds nothing")
         if record is None or len(record) != _META.size:
             raise ForeignStore(
                 f"{self.folder.path} holds an LMDB database without this package's meta record. It was not touched. Choose "

@@ -17,7 +17,7 @@ import threading
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from time import monotonic
 
-from django_keyspace.exceptions import LockTimeout
+from django_keyspace.exceptions import LockTimeout, StorageError
 
 _EXCLUSIVE_NOW = LOCK_EX | LOCK_NB
 _YIELDS = 30
@@ -40,7 +40,13 @@ class WriterLock:
     def __init__(self, path: str) -> None:
         self._path = path
         self._mutex = threading.Lock()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(
+                f"The lock file {path} cannot be opened by this user (uid {os.geteuid()}): {error.strerror}. Mend the owner "
+                "and permissions of the store's files, or choose another LOCATION."
+            ) from error
         self._helper: _Helper | None = None
         self._closed = False
 
