@@ -85,30 +85,8 @@ blocks = st.one_of(
     call("atomic", st.lists(st.tuples(databases, conditions), max_size=2), st.lists(writes | reads, max_size=5)),
 )
 TRIED = {"sweep", "status", "batch", "atomic"} | set(
-    [
-        "set",
-        "set_many",
-        "touch",
-        "delete",
-        "delete_many",
-        "remove",
-        "incr",
-        "incr_float",
-        "append",
-        "cas",
-        "rename",
-        "prune",
-        "clear",
-        "cull",
-        "evict",
-        "get",
-        "get_many",
-        "exists",
-        "length",
-        "ttl",
-        "list",
-        "count",
-    ]
+    "set set_many touch delete delete_many remove incr incr_float append cas rename prune clear cull evict".split()  # noqa: SIM905
+    + "get get_many exists length ttl list count".split()  # noqa: SIM905
 )
 
 
