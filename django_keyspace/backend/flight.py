@@ -282,9 +282,11 @@ class FlightMethods:
         Returns:
             A decorator; :mod:`django_keyspace.backend.memoize` says what it adds to the function.
         """
-        if not isinstance(timeout, int | float | None) and callable(timeout):
+        if inspect.isroutine(timeout):
             raise InvalidArgument("Write @cache.memoize() with brackets.")
-        self._flight("key", None, timeout, version, lock, stale_timeout)  # a wrong argument shows when it is written
+        # A wrong argument shows when it is written, not when the function is called.
+        make_expire(0 if timeout is DEFAULT_TIMEOUT else timeout)
+        self._flight("key", None, timeout, version, lock, stale_timeout)
         return Memoize(self._as_cache(), timeout, prefix, version, lock, stale_timeout, key)
 
     def _as_cache(self) -> KeyspaceCache:

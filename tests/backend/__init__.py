@@ -1,0 +1,1 @@
+"""Tests of the Django face that do not depend on the engine."""
