@@ -1,7 +1,8 @@
 """Which records go when a store is at its soft limit. Decided by the orderer of writes, outside of ``apply``.
 
 In this order: records that have expired, records that expire soonest, then a sample of the others, of which those written
-longest ago go; if samples find only others, whatever is evictable. Never a record that is not evictable. The choice is handed to the ``evict`` operation as a list of keys.
+longest ago go; if samples find only others, whatever is evictable. Never a record that is not evictable. The choice is
+handed to the ``evict`` operation as a list of keys.
 """
 
 from __future__ import annotations

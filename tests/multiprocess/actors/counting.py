@@ -41,7 +41,7 @@ def acount(folder: str, name: str, times: int, keys: int) -> None:
 def open_new(folder: str, times: int) -> None:
     """Fork processes that all open one new store when told to, write, and tell whether they made it."""
     from django_keyspace.store import open_store
-    from django_keyspace.store import store as store_module
+    from django_keyspace.store import opening as store_module
 
     environment_class = store_module.Environment
     made: list[bool] = []
