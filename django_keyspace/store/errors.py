@@ -13,6 +13,10 @@ from django_keyspace.exceptions import DamagedStore, KeyspaceError, NoSpace, Sto
 DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
 """Errors that say that a data file is not what LMDB wrote."""
 
+_SHORT_WRITE: Final = -30772
+"""LMDB 1.0's word for a disk that took only part of a page; lmdb has no class for it."""
+_DISK_CODES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, _SHORT_WRITE)
+
 _CONTAINER = (
     "Two processes with the same process id use {path}: containers that share the folder but not the process ids. Give each "
     "container its own folder, let them share the pid namespace, or run a node and connect to it."
@@ -40,7 +44,7 @@ def explain(error: lmdb.Error, path: str) -> KeyspaceError:
         return StorageError(
             f"All {2048} reader slots of {path} are taken by living processes. Use fewer processes and threads on one store."
         )
-    if isinstance(error, lmdb.DiskError | lmdb.MapFullError) or error.code in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+    if isinstance(error, lmdb.DiskError | lmdb.MapFullError) or error.code in _DISK_CODES:
         free_bytes = free_disk_bytes(path)
         if free_bytes < 16 * 2**20:
             return NoSpace(

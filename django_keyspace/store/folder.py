@@ -122,6 +122,9 @@ class Folder:
             self.save()
             return True
         self.state = state
+        if not has_data:
+            # Somebody deleted it, perhaps beneath living processes. Two data files must not share one of LMDB's lock files.
+            self._remove_data()
         now = boot_id()
         if state.boot_id == now:
             return not has_data

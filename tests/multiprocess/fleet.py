@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -99,22 +100,17 @@ class Actor:
     def kill(self) -> None:
         """End the process the hard way."""
         if self.process.poll() is None:
-            self.process.kill()
+            self.process.kill()  # also ends one that is stopped
         self.process.wait(ANSWER_S)
 
-    def release(self) -> None:
-        """Make sure that nothing of it remains."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-        self.kill()
+    def close(self) -> None:
+        """Close the pipes, once nobody writes to them any more."""
         for listener in self._listeners:
             listener.join(5)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
 
     def _trouble(self) -> str:
         return "Its standard error:\n" + "".join(self.errors[-40:])
@@ -146,12 +142,14 @@ class Fleet:
     def dismiss(self) -> list[str]:
         """End what still runs. Answers the command lines of processes that nobody here knew of."""
         for actor in self.actors:
-            actor.release()
+            actor.kill()
         deadline = monotonic() + 5
         while (strays := self._strays()) and monotonic() < deadline:
             sleep(0.02)
         for pid in strays:
             os.kill(pid, signal.SIGKILL)
+        for actor in self.actors:
+            actor.close()
         return [f"{pid}: {command}" for pid, command in strays.items()]
 
     def _strays(self) -> dict[int, str]:

@@ -73,7 +73,7 @@ def test_gunicorn_preload_counts_every_request_once(fleet, folder, tmp_path):
     command = [
         sys.executable, "-m", "gunicorn", "--preload", "--workers", "3", "--threads", "2", "--bind", f"127.0.0.1:{port}",
         "--worker-tmp-dir", str(tmp_path), "--no-control-socket", "--log-level", "warning",
-        "tests.multiprocess.actors.site:application",
+        "tests.multiprocess.actors.site:make_application()",
     ]  # fmt: skip
     environment = {**fleet.environment, "SITE_FOLDER": folder}
     server = subprocess.Popen(

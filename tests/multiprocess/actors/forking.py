@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import sys
@@ -189,7 +190,7 @@ def fork_quietly(folder: str, how: str) -> None:
 
 def fork_busily(folder: str, how: str) -> None:
     """Fork while a transaction runs; also after a fork that was announced and found quiet."""
-    from django_keyspace.store import store as store_module
+    from django_keyspace.store import opening as store_module
 
     store_module._QUIET_WAIT_S = 0.2  # type: ignore[misc]
     cache = make_cache(folder)
@@ -235,6 +236,7 @@ def fork_and_use_in_threads(folder: str) -> None:
 def fork_while_locks_are_held(folder: str) -> None:
     """Fork while other threads hold this package's locks; the child makes new caches and meets an outage."""
     from django_keyspace.backend import runtime as runtime_module
+    from django_keyspace.exceptions import StorageError
 
     cache = make_cache(folder, on_error="miss")
     cache.set("counted", 0)
@@ -251,7 +253,7 @@ def fork_while_locks_are_held(folder: str) -> None:
 
     def work() -> str:
         another = make_cache(folder, serializer="json")
-        cache._runtime.outages.note("here", OSError("a trouble"))  # type: ignore[arg-type]
+        cache._runtime.outages.note("here", StorageError("a trouble"))
         return str(another.incr("counted"))
 
     told = _in_child(os.fork, work)
@@ -262,6 +264,7 @@ def fork_while_locks_are_held(folder: str) -> None:
 
 def leave_normally(folder: str) -> None:
     """Fork in mid-transaction; the refused child ends as programs do, not by ``os._exit``."""
+    faulthandler.cancel_dump_traceback_later()  # the child would wait for its thread
     cache = make_cache(folder)
     cache.set("counted", 0)
     with _busy_transaction(cache):
