@@ -148,8 +148,9 @@ _PLAIN_OPTIONS: Final = (
 
 
 def _unknown(name: str) -> str:
-    nearest = difflib.get_close_matches(name, OPTIONS, n=1) or difflib.get_close_matches(name.lower(), OPTIONS, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    by_lower_case = {option.lower(): option for option in OPTIONS}
+    nearest = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1)
+    hint = f" Did you mean {by_lower_case[nearest[0]]!r}?" if nearest else ""
     return f"There is no option {name!r} in OPTIONS.{hint} Known are: {', '.join(OPTIONS)}."
 
 

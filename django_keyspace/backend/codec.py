@@ -170,7 +170,8 @@ class Codec:
         else:
             return self._serialize(value)
         if len(payload) >= self._compress_from or len(payload) > self._limit_bytes:
-            return self._finish(tag, payload, 0)
+            if tag in (_TEXT, _BYTES):  # the store counts numbers as they are
+                return self._finish(tag, payload, 0)
         return tag, self.flags, payload
 
     def encode_many(self, values: Iterable[Any]) -> list[Value]:
