@@ -229,7 +229,8 @@ _CONDITIONS: Final[dict[str, int]] = {"absent": 2, "present": 2, "revision": 3, 
 
 
 def _check_condition(name: str, condition: Any, limits: Limits) -> None:
-    if not isinstance(condition, list | tuple) or not condition or len(condition) != _CONDITIONS.get(condition[0], -1):
+    kind = condition[0] if isinstance(condition, list | tuple) and condition else None
+    if not isinstance(kind, str) or len(condition) != _CONDITIONS.get(kind, -1):
         raise _fail(name, condition, "a condition: absent, present, revision or value, and its key")
     check_key(name, condition[1])
     if condition[0] == "revision":
