@@ -109,11 +109,11 @@ def test_exact_native_types_are_native(value: Any, compressor: str | None) -> No
 @pytest.mark.parametrize("number", [1111111111111111111, -1111111111111111111, 0.11111111111111111, 1e300])
 def test_numbers_are_never_compressed_for_they_are_counted_in_the_store(number: float) -> None:
     one = codec(compressor="zlib", compress_min_bytes=0)
-    tag, flags, payload = one.encode(number)
+    _, flags, payload = one.encode(number)
     assert not flags & Flag.COMPRESSED and type(number)(payload) == number
 
 
-class Colour(str, enum.Enum):
+class Colour(enum.StrEnum):
     RED = "red"
 
 
@@ -298,7 +298,7 @@ def test_msgpack_of_a_later_release_is_data_and_nothing_else() -> None:
 def test_compression_only_when_it_pays() -> None:
     one = codec(compressor="zlib", compress_min_bytes=100, compress_level=9)
     assert one.encode("x" * 99)[1] == Flag.EVICTABLE
-    tag, flags, payload = one.encode("x" * 100)
+    _, flags, payload = one.encode("x" * 100)
     assert flags == Flag.EVICTABLE | Flag.COMPRESSED and len(payload) < 100
     noise = bytes(range(256))
     assert one.encode(noise) == (Tag.BYTES, Flag.EVICTABLE, noise)

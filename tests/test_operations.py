@@ -1,0 +1,202 @@
+"""The table of operations: what it accepts from outside, what it refuses, and the tables that hang on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from django_keyspace import exceptions
+from django_keyspace.exceptions import (
+    ERRORS_BY_CODE,
+    InvalidArgument,
+    InvalidKey,
+    KeyspaceError,
+    KeyTooLong,
+    UnknownOperation,
+    ValueTooLarge,
+    error_from_code,
+)
+from django_keyspace.operations import (
+    AFTER,
+    BATCH_OPERATIONS_MAX,
+    DEADLINE_MS_MAX,
+    OPERATIONS,
+    PAGE_ROWS_MAX,
+    WRITES,
+    Limits,
+    check_call,
+)
+
+LIMITS = Limits(databases=4, value_bytes_max=100)
+KEY = b"k"
+VALUE = (1, 4, b"payload")
+
+GOOD: dict[str, list[Any]] = {
+    "database": [0, 3],
+    "key": [b"k", b"k" * 1024, b"\0"],
+    "new_key": [b"k"],
+    "keys": [[], [b"a", b"b"], (b"a",)],
+    "prefix": [b"", b"p" * 1024],
+    "start_key": [b"", b"s"],
+    "skip": [True, False, AFTER],
+    "forward": [True, False],
+    "rows": [1, PAGE_ROWS_MAX],
+    "with_values": [True, False],
+    "limit": [0, 5, 2**63 - 1],
+    "value": [VALUE, [1, 4, b""], (255, 255, b"x" * 100)],
+    "expire": [None, "keep", 0, DEADLINE_MS_MAX, ("at", 0), ["at", DEADLINE_MS_MAX]],
+    "presence": ["always", "absent", "present"],
+    "pairs": [[], [(KEY, VALUE)], [[KEY, list(VALUE)]]],
+    "delta": [1],
+    "default": [None],
+    "flags": [0, 255],
+    "condition": [
+        ("absent", KEY), ["present", KEY], ("revision", KEY, 2**64 - 1), ("value", KEY, None, b""), ("value", KEY, 3, b"1"),
+    ],
+    "everything": [True, False],
+    "records_max": [0, 10],
+    "frequency": [0, 10],
+    "records": [0, 10],
+    "calls": [[], [("get", 0, KEY)], [["get", 0, KEY]]],
+    "conditions": [[], [(0, ("absent", KEY))], [[3, ["present", KEY]]]],
+    "addresses": [[], [(0, KEY)]],
+}  # fmt: skip
+
+BAD: dict[str, list[Any]] = {
+    "database": [-1, 4, "0", None, True, 1.0],
+    "key": [b"", b"k" * 1025, "text", None, 5, bytearray(b"k")],
+    "new_key": [b"", "text"],
+    "keys": [None, b"k", [b""], ["text"], {b"k"}],
+    "prefix": ["text", None, b"p" * 1025],
+    "start_key": ["text", b"s" * 1025],
+    "skip": [1, None, "before"],
+    "forward": [1, None],
+    "rows": [0, PAGE_ROWS_MAX + 1, True, None],
+    "with_values": [0],
+    "limit": [-1, 2**63, None],
+    "value": [None, b"x", (1, 4), (1, 4, "text"), (-1, 4, b""), (256, 0, b""), (1, 256, b""), (1, 4, b"x" * 101)],
+    "expire": [-1, 1.5, True, "kept", "", ("at",), ("at", -1), ("in", 5), ("at", 1.5), DEADLINE_MS_MAX + 1, b"keep"],
+    "presence": ["", None, "nx", True, []],
+    "pairs": [None, [KEY], [(KEY,)], [(b"", VALUE)], [(KEY, None)], {KEY: VALUE}],
+    "delta": [None, "1", True],
+    "default": ["1", True],
+    "flags": [-1, 256, None],
+    "condition": [
+        None, (), ("absent",), ("absent", b""), ("unknown", KEY), ("revision", KEY), ("revision", KEY, -1),
+        ("value", KEY, None, "text"), ("value", KEY, 256, b""), "absent", ([], KEY),
+    ],
+    "everything": [1, None],
+    "records_max": [-1, None],
+    "frequency": [-1, None],
+    "records": [-1, None],
+    "calls": [None, ["get"], [("get",)], [("nope", 0)], [5]],
+    "conditions": [None, [()], [(4, ("absent", KEY))], [(0, ("absent", b""))], [("absent", KEY)]],
+    "addresses": [None, [KEY], [(0, b"")], [(9, KEY)], [(0,)]],
+}  # fmt: skip
+
+
+def arguments(name: str, **changes: Any) -> list[Any]:
+    values = []
+    for parameter, _ in OPERATIONS[name].parameters:
+        usual = 1.5 if (name, parameter) == ("incr_float", "delta") else GOOD[parameter][0]
+        values.append(changes.get(parameter, usual))
+    return values
+
+
+CASES = [(name, parameter) for name, row in OPERATIONS.items() for parameter, _ in row.parameters]
+
+
+@pytest.mark.parametrize(("name", "parameter"), CASES)
+def test_arguments_are_checked(name: str, parameter: str) -> None:
+    floats = name == "incr_float" and parameter in ("delta", "default")
+    for good in [2.5, -0.0] if floats else GOOD[parameter]:
+        check_call((name, *arguments(name, **{parameter: good})), LIMITS, internal=True)
+    for bad in [1, float("nan"), float("inf"), "1", True] if floats else BAD[parameter]:
+        if (name, parameter, bad) == ("cas", "value", None):
+            continue  # no value: delete
+        with pytest.raises((InvalidArgument, UnknownOperation)):
+            check_call((name, *arguments(name, **{parameter: bad})), LIMITS, internal=True)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_number_of_arguments_is_checked(name: str) -> None:
+    good = arguments(name)
+    check_call([name, *good], LIMITS, internal=True)
+    for bad in ([*good, None], good[:-1]):
+        if len(bad) != len(good):
+            with pytest.raises(InvalidArgument, match=f"{name} takes"):
+                check_call((name, *bad), LIMITS, internal=True)
+
+
+@pytest.mark.parametrize("call", [(), [], None, "get", ("nope",), (None,), (b"get", 0, b"k"), {"get": 1}, 5])
+def test_what_is_no_operation_is_refused(call: Any) -> None:
+    with pytest.raises(UnknownOperation):
+        check_call(call, LIMITS)
+
+
+@pytest.mark.parametrize("name", ["sweep", "evict"])
+def test_only_the_orderer_sweeps_and_evicts(name: str) -> None:
+    call = (name, *arguments(name))
+    for outside in (call, ("batch", [call]), ("atomic", [], [call])):
+        with pytest.raises(UnknownOperation):
+            check_call(outside, LIMITS)
+    check_call(call, LIMITS, internal=True)
+
+
+def test_errors_say_what_is_wrong() -> None:
+    for key, error in ((b"k" * 1025, KeyTooLong), (b"", InvalidKey), ("k", InvalidKey)):
+        with pytest.raises(error, match="Nothing was changed"):
+            check_call(("get", 0, key), LIMITS)
+    with pytest.raises(ValueTooLarge, match="101 bytes and the limit is 100"):
+        check_call(("set", 0, KEY, (1, 0, b"x" * 101), None, "always"), LIMITS)
+    with pytest.raises(InvalidArgument, match="this store has 4"):
+        check_call(("get", 4, KEY), LIMITS)
+    with pytest.raises(InvalidArgument, match="Split the call"):
+        check_call(("delete_many", 0, [KEY] * (BATCH_OPERATIONS_MAX + 1)), LIMITS)
+
+
+def test_blocks_may_be_nested_two_deep() -> None:
+    inner: Any = ("get", 0, KEY)
+    check_call(("batch", [("atomic", [], [inner])]), LIMITS)
+    with pytest.raises(InvalidArgument, match="nested"):
+        check_call(("batch", [("atomic", [], [("batch", [inner])])]), LIMITS)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(st.sampled_from(list(OPERATIONS)), st.lists(anything, max_size=7))
+def test_garbage_gets_an_error_of_ours_or_passes(name: str, garbage: list[Any]) -> None:
+    try:
+        check_call([name, *garbage], LIMITS)
+    except KeyspaceError:
+        pass
+
+
+def test_the_table_is_complete() -> None:
+    for name, row in OPERATIONS.items():
+        assert row.name == name and row.summary.endswith(".") and row.writes is (name in WRITES)
+        assert row.record_deadline == "none" or row.writes
+        has_expire = any(parameter == "expire" for parameter, _ in row.parameters)
+        assert has_expire == (row.record_deadline != "none") or name == "rename"
+        assert not row.grows or row.writes
+
+
+def test_every_error_has_a_code_of_its_own() -> None:
+    ours = [
+        found for found in vars(exceptions).values() if isinstance(found, type) and issubclass(found, KeyspaceError)
+    ]
+    codes = [cls.__dict__.get("code") for cls in ours]
+    assert None not in codes and len(set(codes)) == len(codes)
+    for cls in ours:
+        error = error_from_code(cls.code, "why")
+        assert type(error) is cls is ERRORS_BY_CODE[cls.code] and str(error) == "why"
+    assert type(error_from_code("of a later release", "why")) is KeyspaceError
