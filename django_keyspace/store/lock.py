@@ -20,6 +20,7 @@ from time import monotonic
 from django_keyspace.exceptions import LockTimeout, StorageError
 
 _EXCLUSIVE_NOW = LOCK_EX | LOCK_NB
+_CLOSE_WAIT_S = 5.0
 _YIELDS = 30
 """How often the processor is offered to others, the holder perhaps, before the helper is woken. A commit takes some ten
 microseconds and the helper's two thread switches take more: with four busy processes on two cores this doubled what they
@@ -83,13 +84,19 @@ class WriterLock:
         self._mutex.release()
 
     def close(self) -> None:
-        """Close the file, as soon as no thread holds the lock; those that wait for it get :class:`LockClosed`."""
-        with self._mutex:
-            if self._closed:
-                return
-            self._closed = True
-            if self._helper is None or self._helper.stop():
-                os.close(self._file)
+        """Close the file, as soon as no thread holds the lock; those that wait for it get :class:`LockClosed`.
+
+        A thread that does not give it back for long keeps the file open: closed under it, the number could be another file's.
+        """
+        if not self._mutex.acquire(timeout=_CLOSE_WAIT_S):
+            return
+        try:
+            if not self._closed:
+                self._closed = True
+                if self._helper is None or self._helper.stop():
+                    os.close(self._file)
+        finally:
+            self._mutex.release()
 
     def close_inherited(self) -> None:
         """In a forked child: close its descriptor. The lock stays the parent's, and no inherited lock object is touched."""

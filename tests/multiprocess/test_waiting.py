@@ -119,6 +119,10 @@ def test_signal_while_waiting_leaves_no_lock_behind(locks):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     theirs.release()
+    deadline = monotonic() + 10
+    while mine._helper.is_waiting:  # it still gets the lock, and gives it up
+        assert monotonic() < deadline
+        sleep(0.001)
     theirs.acquire(5)
     theirs.release()
     mine.acquire(5)
