@@ -227,3 +227,45 @@ def first_process_of_a_namespace(folder: str) -> None:
     with store._environment.begin():
         say([os.getpid(), outcome])
         hear()
+
+
+def take_all_reader_slots(folder: str) -> None:
+    """Take every slot of the reader table, and wait to be killed."""
+    import lmdb
+
+    cache = make_cache(folder)
+    cache.get("key")
+    begin = cache._runtime.engine.store._environment.begin
+    held = []
+    try:
+        while True:
+            held.append(begin())
+    except lmdb.ReadersFullError:
+        say(len(held))
+    hear()
+
+
+def watch_opened_files(folder: str) -> None:
+    """Use a store in every way; tell which of LMDB's files Python opened."""
+    import sys
+
+    opened: list[str] = []
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(folder):
+            opened.append(os.path.basename(arguments[0]))
+
+    sys.addaudithook(watch)
+    cache = make_cache(folder)
+    cache.set("key", "value")
+    cache.get("key")
+    cache.status()
+    cache.list_keys()
+    store = cache._runtime.engine.store
+    store._maintenance.tick()
+    store.check_readers()
+    cache.clear(everything=True)
+    cache.shutdown()
+    cache.get("key")
+    cache.shutdown()
+    say(sorted(set(opened)))
