@@ -28,7 +28,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django_keyspace.backend.twins import Steppable, Steps
 from django_keyspace.exceptions import CannotSerialize, InvalidArgument, KeyspaceError
 from django_keyspace.operations import Call
-from django_keyspace.status import status_of_error
+from django_keyspace.status import Status, status_of_error
 
 if TYPE_CHECKING:
     from django_keyspace.backend.cache import KeyspaceCache
@@ -66,7 +66,7 @@ class Waiting(Steppable):
         if kind == ENCODE:
             return self._cache._encode(call[1])
         try:
-            return self._cache._do(*call)
+            return self._noted(self._cache._do(*call))
         except KeyspaceError as error:
             self._cache._note(status_of_error(error))
             raise
@@ -81,10 +81,16 @@ class Waiting(Steppable):
         if kind == ENCODE:
             return await self._aencode(call[1])
         try:
-            return await self._cache._ado(*call)
+            return self._noted(await self._cache._ado(*call))
         except KeyspaceError as error:
             self._cache._note(status_of_error(error))
             raise
+
+    def _noted(self, answer: Any) -> Any:
+        """An operation's answer, after the cache's ``last_status`` was set by it."""
+        verdict = answer[0] if isinstance(answer, list | tuple) and answer else answer
+        self._cache._note(Status.FAILED if verdict is None or verdict is False else Status.SUCCESS)
+        return answer
 
     async def _aencode(self, value: Any) -> Any:
         try:

@@ -231,14 +231,20 @@ def test_outages(store_folder: Path, options: dict[str, Any], operations: tuple[
     assert bool(cache._runtime.outages.counts) is (on_error == "miss")
 
 
-def test_a_store_that_fails_when_the_value_is_made_gets_its_lease_back(local: KeyspaceCache) -> None:
+@pytest.mark.parametrize("on_error", ["raise", "miss"])
+def test_a_store_that_fails_when_the_value_is_made_gets_its_lease_back(store_folder: Path, on_error: str) -> None:
+    cache = KeyspaceCache(str(store_folder), {"OPTIONS": {"on_error": on_error}})
+
     def make() -> str:
-        break_engine(local, NoSpace("full"), ("atomic",))
+        break_engine(cache, NoSpace("full"), ("atomic",))
         return "made"
 
-    with pytest.raises(NoSpace):
-        local.get_or_set("k", make, lock=True)
-    assert local.keys() == []
+    if on_error == "miss":
+        assert cache.get_or_set("k", make, lock=True) == "made"
+    else:
+        with pytest.raises(NoSpace):
+            cache.get_or_set("k", make, lock=True)
+    assert cache.keys() == []
 
 
 def test_hits_and_misses_are_counted_once_per_call(local: KeyspaceCache) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from django_keyspace.backend.locks import Lock
 from django_keyspace.exceptions import CannotSerialize, InvalidArgument, InvalidKey, LockLost, LockNotAcquired
+from django_keyspace.status import Status
 from tests.contract.faces import AsyncFace, Face
 from tests.contract.records import about
 
@@ -142,6 +143,31 @@ def test_locks_keep_to_their_names_versions_and_caches(make_face: MakeFace) -> N
         call(face, lock, "release")
 
 
+@covers("lock", "get_or_set")
+def test_locks_and_single_flight_tell_their_status(face: Face) -> None:
+    lock = face.lock("job", timeout=0.5)
+
+    def status(method: Callable[..., Any], *args: Any) -> Status:
+        try:
+            if isinstance(face, AsyncFace):
+                face._runner.run(face._noting(method(*args)))
+            else:
+                method(*args)
+        except LockLost:
+            pass
+        return face.status_of_last_call
+
+    prefix = "a" if isinstance(face, AsyncFace) else ""
+    assert status(getattr(lock, f"{prefix}acquire")) is Status.SUCCESS
+    assert status(getattr(face.lock("job"), f"{prefix}acquire"), 0) is Status.FAILED
+    assert status(getattr(lock, f"{prefix}extend")) is Status.SUCCESS
+    face.delete("lock:job")
+    assert status(getattr(lock, f"{prefix}release")) is Status.FAILED
+    face.get("missing")
+    face.get_or_set("k", "v", stale_timeout=5)
+    assert face.status_of_last_call is Status.SUCCESS
+
+
 @covers("lock")
 def test_bad_arguments_of_locks_are_refused(face: Face) -> None:
     for bad in (None, 0, -1, float("inf"), float("nan"), True, "5", 0.0001):
@@ -240,6 +266,23 @@ def test_a_maker_that_outlives_its_lease_stores_only_over_what_it_saw(face: Face
 
     assert face.get_or_set("k", overtaken, 60, lock=0.01) == "overtaken"
     assert face.get("k") == "newer"
+
+
+@covers("get_or_set")
+@pytest.mark.parametrize(("meanwhile", "kept"), [(None, "slow"), ("newer", "newer")])
+def test_the_same_goes_for_a_maker_of_a_new_value_over_a_stale_one(
+    face: Face, meanwhile: str | None, kept: str
+) -> None:
+    face.set("k", "stale", 30)
+
+    def slow() -> str:
+        wait_until(lambda: not face.cache.has_key("flight:k"))
+        if meanwhile:
+            face.cache.set("k", meanwhile, 90)
+        return "slow"
+
+    assert face.get_or_set("k", slow, 60, lock=0.01, stale_timeout=60) == "slow"
+    assert face.get("k") == kept
 
 
 @covers("get_or_set")
