@@ -9,7 +9,7 @@ import tempfile
 from typing import Any
 from unittest import mock
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -237,6 +237,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
 TestStoreAgainstModel.settings = settings(
+    phases=[Phase.generate],  # shrinking takes minutes: add Phase.shrink by hand to look into a failure
     max_examples=40,
     stateful_step_count=40,
     deadline=None,
