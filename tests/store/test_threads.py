@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from django_keyspace.exceptions import ConfigurationError, LockTimeout, StorageError
 from django_keyspace.store import Store, StoreOptions, forget_store, maintenance, open_store, registry
+from django_keyspace.store import store as store_module
 from django_keyspace.store.lock import WriterLock
 from tests.store.helpers import MIB, await_condition, got, put, small_options, val
 
@@ -397,3 +399,60 @@ def test_more_databases_can_be_asked_for_later(store_folder: Path) -> None:
     assert store.write("set", 4, b"k", val(b"", kept=True), None, "always") is True
     figures = store.read("status")
     assert figures["records_by_database"] == figures["kept_records_by_database"] == [1, 0, 0, 0, 1]
+
+
+# ------------------------------------------------------------------------------------------------------ second attempts
+
+
+@pytest.mark.parametrize("error", [lmdb.BadTxnError("mixed snapshots"), lmdb.MapResizedError("grown elsewhere")])
+def test_a_read_that_lmdb_refused_is_tried_again(
+    store_folder: Path, monkeypatch: pytest.MonkeyPatch, error: lmdb.Error
+) -> None:
+    store = open_store(store_folder, small_options())
+    put(store, b"k")
+    real, failures = dict(store_module.READS), [error, error]
+
+    def fail_twice(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real["get"](*args)
+
+    monkeypatch.setattr(store_module, "READS", {**real, "get": fail_twice})
+    assert got(store, b"k") == b"v"
+    assert failures == [] and store.gate.active == {}
+
+
+def test_attempts_end(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(store_folder, small_options())
+    put(store, b"k")
+
+    def fail(*args: Any) -> Any:
+        raise lmdb.MapResizedError("again and again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "READS", {"get": fail})
+        with pytest.raises(StorageError, match="attempts"):
+            got(store, b"k")
+        patch.setattr(store_module, "apply", fail)
+        with pytest.raises(StorageError, match="attempts"):
+            put(store, b"k")
+    assert got(store, b"k") == b"v"
+
+
+def test_an_error_that_no_attempt_mends_is_raised_in_our_words(
+    store_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(store_folder, small_options())
+    put(store, b"k")
+
+    def fail(*args: Any) -> Any:
+        error = lmdb.DiskError("bad sector")
+        error.code = 5  # as lmdb sets it
+        raise error
+
+    monkeypatch.setattr(store_module, "apply", fail)
+    with pytest.raises(StorageError, match="bad sector"):
+        put(store, b"k")
+    monkeypatch.undo()
+    put(store, b"k", b"mended")
+    assert got(store, b"k") == b"mended"
