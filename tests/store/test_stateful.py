@@ -26,7 +26,9 @@ DATABASES = 2
 EVICTABLE = int(Flag.EVICTABLE)
 
 databases = st.integers(0, DATABASES - 1)
-keys = st.sampled_from([b"a", b"ab", b"ac", b"b", b"\xff", b"\xff\xff", b"a" * 1024])
+# Few keys, so that what one step leaves another one finds.
+KEYS = [b"a", b"ab", b"b", b"\xff", b"\xff\xff"]
+keys = st.sampled_from(KEYS)
 prefixes = st.sampled_from([b"", b"a", b"ab", b"b", b"\xff", b"\xff\xff", b"z"])
 flag_bits = st.sampled_from([EVICTABLE, EVICTABLE, 0])
 payloads = st.binary(max_size=12) | st.just(9000).map(bytes)
@@ -38,7 +40,7 @@ values = st.one_of(
 expires = st.one_of(
     st.none(),
     st.just("keep"),
-    st.sampled_from([0, 1, 50, 8_000, 10_000, 100_000, 10**9]),
+    st.sampled_from([0, 1, 50, 10_000, 16_000, 20_000, 24_000, 10**9]),
     st.integers(-20_000, 200_000).map(lambda ms: ("at", START_MS + ms)),
 )
 conditions = st.one_of(
@@ -162,9 +164,23 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert result == wanted, call
         assert self.revision() in (before, before + 1)
 
-    @rule(call=writes)
-    def write(self, call: Any) -> None:
-        self.both(call)
+    @rule(calls=st.lists(writes, min_size=1, max_size=8))
+    def write(self, calls: Any) -> None:
+        for call in calls:
+            self.both(call)
+
+    @rule(database=databases, pairs=st.lists(st.tuples(keys, values, expires), min_size=2, max_size=6))
+    def fill(self, database: int, pairs: Any) -> None:
+        for key, value, expire in pairs:
+            self.both(("set", database, key, value, expire, "always"))
+
+    @rule(calls=st.lists(writes, min_size=1, max_size=4))
+    def roll_back(self, calls: Any) -> None:
+        self.both(("atomic", [], [*calls, ("incr", 0, b"never there", 1, None, None, 0)]))
+
+    @rule(database=databases, records_max=st.integers(0, 4), frequency=st.integers(0, 4))
+    def cull(self, database: int, records_max: int, frequency: int) -> None:
+        self.both(("cull", database, [b"never there"], records_max, frequency))
 
     @rule(call=blocks)
     def block(self, call: Any) -> None:
@@ -173,6 +189,22 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(call=reads)
     def read(self, call: Any) -> None:
         assert plain(call[0], self.store.read(*call)) == self.model.do(*call), call
+
+    @rule(database=databases, key=keys, new_key=keys)
+    def rename(self, database: int, key: bytes, new_key: bytes) -> None:
+        self.both(("set", database, key, (1, EVICTABLE, b"moves"), 20_000, "always"))
+        self.both(("rename", database, key, new_key))
+
+    @rule(database=databases, prefix=prefixes)
+    def list_from_everywhere(self, database: int, prefix: bytes) -> None:
+        for start in (b"", b"aa", *KEYS):
+            for skip in (False, True, "after"):
+                for forward in (True, False):
+                    for call in [
+                        ("list", database, prefix, start, skip, forward, 2, False),
+                        ("count", database, prefix, start, skip, forward, 0),
+                    ]:
+                        assert plain(call[0], self.store.read(*call)) == self.model.do(*call), call
 
     @rule(ms=st.sampled_from([1, 49, 50, 8_191, 8_192, 20_000, 10**6]))
     def advance(self, ms: int) -> None:
@@ -238,8 +270,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
 TestStoreAgainstModel = StoreAgainstModel.TestCase
 TestStoreAgainstModel.settings = settings(
     phases=[Phase.generate],  # shrinking takes minutes: add Phase.shrink by hand to look into a failure
-    max_examples=40,
-    stateful_step_count=40,
+    max_examples=120,
+    stateful_step_count=30,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
