@@ -17,7 +17,6 @@ from django.utils.module_loading import import_string
 from django_keyspace.exceptions import ConfigurationError
 from django_keyspace.store.options import StoreOptions
 
-REMOTE_SCHEME: Final = "keyspace://"
 EMBEDDED_SCHEME: Final = "embedded:"
 SERIALIZERS: Final = ("pickle", "json", "msgpack", "raw")
 COMPRESSORS: Final = ("zlib",)
@@ -50,7 +49,7 @@ class Config:
     """What an alias is configured to be. See :data:`OPTIONS` for the fields that are options.
 
     Attributes:
-        location: the folder's path, or the ``keyspace://`` URL.
+        location: the folder's path, or the node's URL.
         is_remote: whether ``location`` is a URL.
         store: how the embedded store is opened.
     """
@@ -94,7 +93,8 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
     """Check one alias's settings.
 
     Arguments:
-        location: ``LOCATION``: a folder (path or ``embedded:`` URL) or ``keyspace://host:port/database``.
+        location: ``LOCATION``: a folder (path or ``embedded:`` URL), ``keyspace://host:port/database`` or
+            ``keyspace+unix:///path/node.sock?database=n``.
         options: ``OPTIONS``.
     Raises:
         ConfigurationError: something is missing, unknown, contradictory or out of range.
@@ -113,7 +113,7 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
     if is_remote:
         _refuse_embedded_options(options)
     database = options.get("database", url_database or 0)
-    if url_database is not None and database != url_database:
+    if url_database and database != url_database:
         raise ConfigurationError(f"LOCATION names database {url_database} and the option database says {database}.")
     store = StoreOptions(
         **{name: options[name] for name in _STORE_OPTIONS if name in options},
@@ -165,23 +165,25 @@ def _refuse_embedded_options(options: Mapping[str, Any]) -> None:
 
 def _parse_location(location: Any) -> tuple[str, bool, int | None]:
     """``(folder or URL, whether it is a URL, database in the URL)``."""
+    from django_keyspace.backend.routing import SCHEMES, parse_location  # which need this module
+
     if isinstance(location, os.PathLike):
         location = os.fspath(location)
     if not isinstance(location, str) or not location:
         raise ConfigurationError(
-            "LOCATION must be a folder for the store (a path or embedded:PATH) or keyspace://HOST:PORT/DATABASE, not "
-            f"{location!r}."
+            "LOCATION must be a folder for the store (a path or embedded:PATH) or a node (keyspace://HOST:PORT/DATABASE), "
+            f"not {location!r}."
         )
-    if location.startswith(REMOTE_SCHEME):
-        rest, _, number = location.removeprefix(REMOTE_SCHEME).partition("/")
-        if not rest or (number and not number.isdecimal()):
-            raise ConfigurationError(f"LOCATION {location!r} is not of the form keyspace://HOST:PORT/DATABASE.")
-        return f"{REMOTE_SCHEME}{rest}", True, int(number) if number else None
+    if location.partition("://")[0] in SCHEMES:
+        return location, True, parse_location(location).database
     if location.startswith(EMBEDDED_SCHEME):
         path = location.removeprefix(EMBEDDED_SCHEME)
         path = path.removeprefix("//") if path.startswith("///") else path
     elif "://" in location:
-        raise ConfigurationError(f"LOCATION {location!r}: only keyspace:// and embedded: URLs and paths are known.")
+        raise ConfigurationError(
+            f"LOCATION {location!r}: only {', '.join(f'{scheme}://' for scheme in SCHEMES)} and embedded: URLs and paths "
+            "are known."
+        )
     else:
         path = location
     if not path:

@@ -145,7 +145,7 @@ def _parse_database(location: str, text: str) -> int:
 
 def _bad_location(location: str, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The location {location!r:.200} cannot be used: {why}. It looks like keyspace://127.0.0.1:{PORT_DEFAULT}/0."
+        f"LOCATION {location!r:.200} cannot be used: {why}. It looks like keyspace://127.0.0.1:{PORT_DEFAULT}/0."
     )
 
 
@@ -365,7 +365,7 @@ def time_is_over(endpoint: Endpoint, timeout_ms: int, error: KeyspaceError | Non
     because = f" The last thing that happened: {error}" if error is not None else ""
     return DeadlineExceeded(
         f"The node at {endpoint} did not answer within {timeout_ms:,} ms.{because} "
-        "Is it overloaded or stopped? The option timeout sets the time of a call."
+        "Is it overloaded or stopped? The option timeout_ms sets the time of a call."
     )
 
 

@@ -14,6 +14,7 @@ is raised at the ``yield``. A batch runs the same steps, with the answers that c
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -104,6 +105,11 @@ def twins(
         again = steps(self, *args, **kwargs)
         return await self._arun_from(await sync_to_async(next)(again), again)
 
+    signature = inspect.signature(steps)
+    answer = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
+    both: tuple[Any, ...] = (method, amethod)
+    for twin in both:  # what help() shows: the answer, not the steps to it
+        twin.__signature__ = signature.replace(return_annotation=answer)
     name = steps.__name__.removeprefix("_")
     method.__name__, amethod.__name__ = name, f"a{name}"
     owner = steps.__qualname__.rpartition(".")[0]

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from django_keyspace.store.apply import WriteContext
     from django_keyspace.store.options import Counters, StoreOptions
 
-_EVICTION_ROUNDS_MAX: Final = 64
+_ROUNDS_MAX: Final = 256
+_ROUNDS_AT_A_TIME: Final = 1
+"""A write evicts so many rounds of some hundred records, a few milliseconds' work, unless it is far above the limit."""
 
 
 class Admission:
@@ -38,6 +40,7 @@ class Admission:
         self.unchecked_bytes = 0
         self._unchecked_bytes_max = options.max_bytes >> 6
         self._limit = options.max_bytes
+        self._tolerance = options.max_bytes >> 5
         self._is_full = False
         self._path = path
         self._counters = counters
@@ -57,34 +60,41 @@ class Admission:
         if not self._is_full and self.unchecked_bytes + incoming < self._unchecked_bytes_max:
             return None
         self.unchecked_bytes = 0
-        limit = self._limit
         used = context.store.used_bytes(context.txn)
-        self._is_full = used + incoming > limit
-        if self._is_full and any(grows(call) for call in calls):
-            if incoming < limit:  # what can never fit must not push anything out
-                used = self._evict(context, used, incoming)
-            self._is_full = used + incoming > limit
-            if self._is_full:
-                self._counters.no_space += 1
-                return NoSpace(
-                    f"The store {self._path} is full: its data takes {used:,} bytes, {incoming:,} are to be added, and "
-                    f"the limit max_bytes is {limit:,}. Nothing more may be evicted. Nothing was written. Delete records, "
-                    "or raise max_bytes."
-                )
-        return None
+        self._is_full = used + incoming > self._limit
+        if not self._is_full or not any(grows(call) for call in calls):
+            return None
+        most = self._limit
+        if incoming < self._limit:  # what can never fit must not push anything out
+            used, has_more = self._evict(context, used, incoming)
+            if has_more:
+                most += self._tolerance  # the next write goes on evicting
+        self._is_full = used + incoming > self._limit
+        if used + incoming <= most:
+            return None
+        self._counters.no_space += 1
+        return NoSpace(
+            f"The store {self._path} is full: its data takes {used:,} bytes, {incoming:,} are to be added, and the limit "
+            f"max_bytes is {self._limit:,}. Nothing more may be evicted. Nothing was written. Delete records, or raise "
+            "max_bytes."
+        )
 
-    def _evict(self, context: WriteContext, used: int, incoming: int) -> int:
-        """Evict until a little below the limit. The fill after it, in bytes."""
-        target = self._limit - (self._limit >> 5)
-        for _ in range(_EVICTION_ROUNDS_MAX):
+    def _evict(self, context: WriteContext, used: int, incoming: int) -> tuple[int, bool]:
+        """Evict until a little below the limit; or only for some rounds, if the next writes can go on with it.
+
+        Returns:
+            The fill after it, and whether there is more to evict.
+        """
+        target = self._limit - self._tolerance
+        for round_number in range(1, _ROUNDS_MAX + 1):
             addresses = eviction.choose(context, used + incoming - target)
             if not addresses:
-                break
+                return used, False
             self._counters.evicted += int(apply(context, "evict", [addresses]))
             used = context.store.used_bytes(context.txn)
-            if used + incoming <= target:
+            if used + incoming <= (target if round_number < _ROUNDS_AT_A_TIME else self._limit + self._tolerance):
                 break
-        return used
+        return used, True
 
 
 def grows(call: Call) -> bool:

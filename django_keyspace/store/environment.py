@@ -159,9 +159,6 @@ class Environment:
             with self.lmdb.begin(write=True) as txn:
                 for number in range(self.options.databases):
                     self.lmdb.open_db(_database_name(number), txn=txn)
-                counts = txn.get(_KEPT_KEY)
-                if counts:
-                    txn.put(_KEPT_KEY, counts.ljust(8 * self.options.databases, b"\0"))
 
     def close(self) -> None:
         """Close it. No transaction of this process may be running."""
@@ -184,14 +181,19 @@ class Environment:
     def kept_records(self, txn: Any, database: int) -> int:
         """How many records of a database are not evictable, before the running transaction's changes."""
         counts = txn.get(_KEPT_KEY)
-        return int(struct.unpack_from("<Q", counts, 8 * database)[0]) if counts else 0
+        if counts is None or len(counts) < 8 * (database + 1):
+            return 0
+        return int(struct.unpack_from("<Q", counts, 8 * database)[0])
 
     def change_kept_records(self, txn: Any, changes: dict[int, int]) -> bool:
         """Add to the counts of records that are not evictable. True if there are any now."""
-        counts = [self.kept_records(txn, number) for number in range(len(self.databases))]
+        stored = txn.get(_KEPT_KEY) or b""
+        # A process with more databases may have counted further than this one knows: its counts stay.
+        numbers = max(len(stored) // 8, len(self.databases))
+        counts = list(struct.unpack(f"<{numbers}Q", stored.ljust(8 * numbers, b"\0")))
         for database, change in changes.items():
             counts[database] = max(counts[database] + change, 0)
-        txn.put(_KEPT_KEY, struct.pack(f"<{len(counts)}Q", *counts))
+        txn.put(_KEPT_KEY, struct.pack(f"<{numbers}Q", *counts))
         return any(counts)
 
     def used_bytes(self, txn: Any) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from django_keyspace.store.apply import WriteContext
 
 Address = tuple[int, bytes]
-ROUND_ADDRESSES_MAX: Final = 1000
+ROUND_ADDRESSES_MAX: Final = 250
 _ENTRIES_LOOKED_AT_MAX: Final = 4000
 _SAMPLE_ROWS: Final = 32
 _SAMPLES_MAX: Final = 64

@@ -114,6 +114,7 @@ class Folder:
         Raises:
             ForeignStore: the folder holds a database of something else, or of a newer release.
             UncleanStore: the data cannot be trusted and must not be dropped.
+            DamagedStore: the data file is gone, and it must not be.
         """
         has_data = os.path.exists(self.file(DATA_FILE))
         state = self._read_state(has_data)
@@ -122,6 +123,10 @@ class Folder:
             self.save()
             return True
         self.state = state
+        if not has_data and state.keeps_records:
+            raise DamagedStore(
+                f"The data file {DATA_FILE} of {self.path} is missing, and it held records that must not be dropped. {_REMEDY}"
+            )
         if not has_data:
             # Somebody deleted it, perhaps beneath living processes. Two data files must not share one of LMDB's lock files.
             self._remove_data()
@@ -195,7 +200,7 @@ class Folder:
         path = self.file(STATE_FILE)
         temporary = f"{path}.new"
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 json.dump(asdict(self.state), file, indent=1)
                 file.write("\n")
                 file.flush()

@@ -27,7 +27,8 @@ def upper(key: str) -> str:
         ("embedded:/var/cache/site", ("/var/cache/site", False, 0)),
         ("embedded:///var/cache/site", ("/var/cache/site", False, 0)),
         ("/var/cache/../cache/site", ("/var/cache/site", False, 0)),
-        ("keyspace://127.0.0.1:7080/3", ("keyspace://127.0.0.1:7080", True, 3)),
+        ("keyspace://127.0.0.1:7080/3", ("keyspace://127.0.0.1:7080/3", True, 3)),
+        ("keyspace+unix:///run/n1/node.sock?database=2", ("keyspace+unix:///run/n1/node.sock?database=2", True, 2)),
         ("keyspace://127.0.0.1:7080", ("keyspace://127.0.0.1:7080", True, 0)),
     ],
 )
