@@ -270,7 +270,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
 TestStoreAgainstModel = StoreAgainstModel.TestCase
 TestStoreAgainstModel.settings = settings(
     phases=[Phase.generate],  # shrinking takes minutes: add Phase.shrink by hand to look into a failure
-    max_examples=120,
+    max_examples=50,
     stateful_step_count=30,
     deadline=None,
     database=None,
