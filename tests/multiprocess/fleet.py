@@ -29,6 +29,7 @@ class Actor:
     ) -> None:
         command = [*prefix, sys.executable, "-m", "tests.multiprocess.actors", part, json.dumps(arguments)]
         self.part = part
+        self._mark = environment[_MARK]
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -113,7 +114,12 @@ class Actor:
                     stream.close()
 
     def _trouble(self) -> str:
-        return "Its standard error:\n" + "".join(self.errors[-40:])
+        """What helps to see why the process, or one that it has forked, is silent: their tracebacks, too."""
+        for pid in _marked(self._mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+        sleep(1)
+        return f"Living: {sorted(_marked(self._mark))}. Its standard error:\n" + "".join(self.errors[-200:])
 
 
 class Fleet:
@@ -125,13 +131,18 @@ class Fleet:
         self.environment.pop("DJANGO_SETTINGS_MODULE", None)
         self.actors: list[Actor] = []
 
-    def start(self, part: str, *, prefix: tuple[str, ...] = (), **arguments: Any) -> Actor:
+    def start(self, part: str, *, prefix: tuple[str, ...] = (), measured: bool = True, **arguments: Any) -> Actor:
         """Start ``module.function`` of ``tests/multiprocess/actors`` with keyword arguments.
 
         Arguments:
             prefix: a command that starts the interpreter, such as ``unshare``.
+            measured: whether coverage may look on. Not where busy threads and forks meet: a child that inherits coverage's
+                own lock from a thread that held it hangs in coverage when it ends.
         """
-        actor = Actor(part, arguments, self.environment, prefix)
+        environment = self.environment
+        if not measured:
+            environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
+        actor = Actor(part, arguments, environment, prefix)
         self.actors.append(actor)
         return actor
 
@@ -153,12 +164,17 @@ class Fleet:
         return [f"{pid}: {command}" for pid, command in strays.items()]
 
     def _strays(self) -> dict[int, str]:
-        mark = f"{_MARK}={self.mark}".encode()
-        found = {}
-        for entry in Path("/proc").glob("[0-9]*") if os.path.isdir("/proc") else ():
-            try:
-                if mark in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-        return found
+        return _marked(self.mark)
+
+
+def _marked(mark: str) -> dict[int, str]:
+    """Command lines of the living processes that carry a fleet's mark, by process id."""
+    word = f"{_MARK}={mark}".encode()
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*") if os.path.isdir("/proc") else ():
+        try:
+            if word in (entry / "environ").read_bytes():
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+    return found

@@ -17,7 +17,7 @@ from tests.multiprocess.fleet import ROOT
 
 @pytest.mark.stress
 def test_fork_storm_with_busy_threads_counts_exactly_and_leaves_the_reader_table_clean(fleet, folder):
-    told = fleet.run("forking.storm", folder=folder, children=60, threads=4, timeout_s=90)
+    told = fleet.run("forking.storm", measured=False, folder=folder, children=60, threads=4)
 
     assert told["troubles"] == []
     assert told["codes"] == [0] * 60
@@ -58,7 +58,7 @@ def test_threads_of_an_unannounced_child_open_the_store_once(fleet, folder):
 
 
 def test_child_does_not_wait_for_locks_of_threads_that_it_did_not_inherit(fleet, folder):
-    assert fleet.run("forking.fork_while_locks_are_held", folder=folder) == "1"
+    assert fleet.run("forking.fork_while_locks_are_held", measured=False, folder=folder) == "1"
 
 
 def test_refused_child_can_end_normally(fleet, folder):

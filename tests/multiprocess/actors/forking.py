@@ -177,12 +177,18 @@ def _use(cache: Any) -> str:
     return " ".join(told)
 
 
+def _rest(cache: Any) -> None:
+    """Stop the upkeep thread: it, too, would rightly make an unannounced fork unsafe, once in a while."""
+    cache._runtime.engine.store._maintenance.stop()
+
+
 def fork_quietly(folder: str, how: str) -> None:
     """Fork while nothing runs, use the cache on both sides, and fork again."""
     cache = make_cache(folder)
     cache.set("counted", 0)
     told = []
     for _ in range(3):
+        _rest(cache)
         told.append(_in_child(FORKS[how], lambda: _use(cache)))
         told.append(_use(cache))
     say(told)
@@ -208,6 +214,7 @@ def fork_and_use_in_threads(folder: str) -> None:
     """Fork without telling Python, and let eight threads of the child be the first to use the cache."""
     cache = make_cache(folder)
     cache.set("counted", 0)
+    _rest(cache)
 
     def work() -> str:
         sys.setswitchinterval(1e-6)
