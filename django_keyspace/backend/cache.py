@@ -251,11 +251,10 @@ class KeyspaceCache(ExtraMethods, FlightMethods, KeyMethods, BaseCache):
         """Store many values, all or none of them. Returns the keys that were not stored: an empty list."""
         if not data:
             return []
-        full = self._keys(data, version)
-        values = self._runtime.codec.encode_many([data[user_key] for user_key in full.values()])
-        pairs = list(zip(full, values, strict=True))
+        full = self._key_list(list(data), version)
+        pairs = list(zip(full, self._runtime.codec.encode_many(data.values()), strict=True))
         call = ("set_many", self._database, pairs, self._expire(timeout))
-        stored = self._grown((yield self._growing(call, list(full))))
+        stored = self._grown((yield self._growing(call, full)))
         return [] if stored else list(data)
 
     set_many, aset_many = twins(_set_many)

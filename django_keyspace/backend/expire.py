@@ -23,10 +23,12 @@ def make_expire(timeout: Timeout) -> Expire:
     Raises:
         InvalidArgument: it is not a number, or NaN, or endless.
     """
-    if timeout is None:
-        return None
     if type(timeout) is int:
+        if 0 <= timeout <= _TIMEOUT_MS_MAX // 1000:
+            return timeout * 1000
         timeout_ms = timeout * 1000
+    elif timeout is None:
+        return None
     elif isinstance(timeout, timedelta):
         timeout_ms = math.ceil(timeout / timedelta(milliseconds=1))
     elif isinstance(timeout, int | float) and not isinstance(timeout, bool) and math.isfinite(timeout):

@@ -59,12 +59,16 @@ class KeyMethods:
     def _keys(self, keys: Iterable[Any], version: Any) -> dict[bytes, Any]:
         """The store's keys of many, each with the user's key; a key that comes twice comes once."""
         keys = list(keys)
+        return dict(zip(self._key_list(keys, version), keys, strict=True))
+
+    def _key_list(self, keys: list[Any], version: Any) -> list[bytes]:
+        """The store's keys of many, in their order."""
         if self.key_func is default_key_func:
             full = self._ordinary_keys(keys, version)
             if full is not None:
-                return dict(zip(full, keys, strict=True))
+                return full
         make = self._key
-        return {make(key, version): key for key in keys}
+        return [make(key, version) for key in keys]
 
     def _ordinary_keys(self, keys: list[Any], version: Any) -> list[bytes] | None:
         """What :meth:`_key` makes of each key, all at once at C speed; None if one of them needs a closer look."""

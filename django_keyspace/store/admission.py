@@ -8,6 +8,7 @@ and those that delete still pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from django_keyspace.exceptions import NoSpace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from django_keyspace.store.apply import WriteContext
     from django_keyspace.store.options import Counters, StoreOptions
 
+_VALUE, _PAYLOAD = itemgetter(1), itemgetter(2)
 _ROUNDS_MAX: Final = 256
 _ROUNDS_AT_A_TIME: Final = 1
 """A write evicts so many rounds of some hundred records, a few milliseconds' work, unless it is far above the limit."""
@@ -90,7 +92,7 @@ class Admission:
             addresses = eviction.choose(context, used + incoming - target)
             if not addresses:
                 return used, False
-            self._counters.evicted += int(apply(context, "evict", [addresses]))
+            self._counters.evicted += int(apply(context, ("evict", addresses)))
             used = context.store.used_bytes(context.txn)
             if used + incoming <= (target if round_number < _ROUNDS_AT_A_TIME else self._limit + self._tolerance):
                 break
@@ -110,7 +112,7 @@ def _incoming_bytes(call: Call) -> int:
     if name == "set":
         return len(call[3][2])
     if name == "set_many":
-        return sum(len(value[2]) for _, value in call[2])
+        return sum(map(len, map(_PAYLOAD, map(_VALUE, call[2]))))
     if name in ("batch", "atomic"):
         return sum(_incoming_bytes(inner) for inner in call[-1])
     return 0

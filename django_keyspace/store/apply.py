@@ -1,6 +1,6 @@
 """What each writing operation does, inside a write transaction.
 
-``apply(context, name, arguments)`` is a pure function of the stored state and the operation: no clock, no randomness, no
+``apply(context, call)`` is a pure function of the stored state and the operation: no clock, no randomness, no
 look at page counts or free space. Time is ``context.log_time_ms``, decided by whoever orders the writes; eviction arrives
 here as an explicit list of keys. The same code runs in an embedded store, in a node and in a simulation.
 
@@ -88,7 +88,12 @@ class WriteContext:
             if stored is not None:
                 self.drop(database, key, stored)
             return
-        bucket = self.replace(database, key, flags, deadline_ms, stored)
+        # What replace() does for most overwrites, without the call: the same kind of record, an early entry in the index.
+        old_flags, bucket = flags_and_bucket(stored) if stored is not None else (0, 0)
+        if old_flags & flags & _EVICTABLE and deadline_ms and 0 < bucket <= (deadline_ms >> BUCKET_SHIFT) + 1:
+            self.changed = True
+        else:
+            bucket = self.replace(database, key, flags, deadline_ms, stored)
         record = pack_header(tag, flags, crc32(payload), self.revision, deadline_ms, bucket) + payload
         self.txn.put(key, record, True, True, False, self.store.databases[database])
         self.written_bytes += len(record) + len(key)
@@ -128,18 +133,21 @@ class WriteContext:
         self.kept[database] = self.kept.get(database, 0) + change
 
 
-def apply(context: WriteContext, name: str, arguments: Sequence[Any]) -> Any:
+def apply(context: WriteContext, call: Call) -> Any:
     """Do one operation of the table.
 
+    Arguments:
+        context: the write transaction.
+        call: ``(name, *arguments)``, already checked.
     Returns:
         The operation's result; see ``operations.OPERATIONS``.
     Raises:
         LocalError: the state does not allow it; nothing was changed.
     """
-    write = WRITES.get(name)
+    write = WRITES.get(call[0])
     if write is not None:
-        return write(context, *arguments)
-    return READS[name](context.txn, context.store, context.log_time_ms, *arguments)
+        return write(context, *call[1:])
+    return READS[call[0]](context.txn, context.store, context.log_time_ms, *call[1:])
 
 
 def set_value(context: WriteContext, database: int, key: bytes, value: Value, expire: Expire, presence: str) -> bool:
@@ -161,25 +169,24 @@ def set_many(context: WriteContext, database: int, pairs: Sequence[tuple[bytes, 
         for key, value in pairs:
             set_value(context, database, key, value, expire, "always")
         return len(pairs)
-    deadline_ms, revision, written_bytes = context.deadline(expire, None), context.revision, 0
+    deadline_ms, revision = context.deadline(expire, None), context.revision
     if deadline_ms and deadline_ms <= context.log_time_ms:
         delete_many(context, database, [key for key, _ in pairs])
         return len(pairs)
     read, replace, handle = context.txn.get, context.replace, context.store.databases[database]
     latest = (deadline_ms >> BUCKET_SHIFT) + 1 if deadline_ms else 0
-    rows: dict[bytes, bytes] = {}
-    for key, (tag, flags, payload) in pairs:
-        stored = rows.get(key) or read(key, None, handle)
-        # What replace() does for most overwrites, without the call: same kind of record, early entry in the index.
+    values = dict(pairs)  # of a key that comes twice, the later value
+    records = []
+    for key, (tag, flags, payload) in values.items():
+        stored = read(key, None, handle)
         old_flags, bucket = flags_and_bucket(stored) if stored is not None else (0, 0)
-        if not (old_flags & flags & _EVICTABLE and 0 < bucket <= latest):
+        if not (0 < bucket <= latest and old_flags & flags & _EVICTABLE):
             bucket = replace(database, key, flags, deadline_ms, stored)
-        rows[key] = record = pack_header(tag, flags, crc32(payload), revision, deadline_ms, bucket) + payload
-        written_bytes += len(record) + len(key)
+        records.append(pack_header(tag, flags, crc32(payload), revision, deadline_ms, bucket) + payload)
     context.changed = True
-    context.written_bytes += written_bytes
+    context.written_bytes += sum(map(len, records)) + sum(map(len, values))
     cursor = context.txn.cursor(handle)
-    cursor.putmulti(rows.items())
+    cursor.putmulti(zip(values, records, strict=True))
     cursor.close()
     return len(pairs)
 
@@ -398,9 +405,9 @@ def evict(context: WriteContext, addresses: Sequence[tuple[int, bytes]]) -> int:
 
 def batch(context: WriteContext, calls: Sequence[Call]) -> list[tuple[str, Any]]:
     answers: list[tuple[str, Any]] = []
-    for name, *arguments in calls:
+    for call in calls:
         try:
-            answers.append(("ok", apply(context, name, arguments)))
+            answers.append(("ok", apply(context, call)))
         except KeyspaceError as error:
             answers.append((error.code, str(error)))
     return answers
@@ -415,7 +422,7 @@ def atomic(
     outer, kept, written_bytes = context.txn, dict(context.kept), context.written_bytes
     context.txn = context.store.child_transaction(outer)
     try:
-        results = [apply(context, name, arguments) for name, *arguments in calls]
+        results = [apply(context, call) for call in calls]
         context.txn.commit()
     except BaseException:
         context.txn.abort()

@@ -60,7 +60,7 @@ class WriterLock:
             LockTimeout: somebody else held it all that time.
             LockClosed: :meth:`close` came first.
         """
-        if not self._mutex.acquire(blocking=False):
+        if not self._mutex.acquire(False):
             started = monotonic()
             if not self._mutex.acquire(timeout=max(wait_s, 0)):
                 raise self._timeout(wait_s, "another thread of this process")
@@ -69,14 +69,15 @@ class WriterLock:
             self._mutex.release()
             raise LockClosed
         try:
-            if self._is_helper_waiting():
-                raise BlockingIOError
-            flock(self._file, _EXCLUSIVE_NOW)
+            if self._helper is None or not self._helper.is_waiting:
+                flock(self._file, _EXCLUSIVE_NOW)
+                return
         except BlockingIOError:
-            self._wait_for_file(wait_s)
+            pass
         except BaseException:
             self._mutex.release()
             raise
+        self._wait_for_file(wait_s)
 
     def release(self) -> None:
         """Give the lock back."""

@@ -30,39 +30,40 @@ class Maintenance:
 
     Arguments:
         store: whose ``sync``, ``sweep`` and so on it calls.
+
+    Attributes:
+        is_running: whether the thread runs; each write looks at it.
     """
 
     def __init__(self, store: Store) -> None:
+        self.is_running = False
         self._store = store
         self._starting = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self._written = False  # since the last tick
+        self._seen_commits = 0
         self._unsynced = False
         self._is_clean = True
         self._idle_ticks = 0
         self._next_reader_check = monotonic() + _READER_CHECK_S
 
-    def note_write(self) -> None:
-        """A commit was made. On the hot path: two attributes."""
-        self._written = True
-        if self._thread is None:
-            self._start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        with self._starting:
-            thread, self._thread = self._thread, None
-        self._stopped.set()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
         with self._starting:
             if self._thread is None:
                 self._stopped = threading.Event()
                 self._thread = threading.Thread(target=self._run, name="keyspace-maintenance", daemon=True)
                 self._thread.start()
+                self.is_running = True
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._starting:
+            thread, self._thread = self._thread, None
+            self.is_running = False
+        self._stopped.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def _run(self) -> None:
         stopped = self._stopped
@@ -79,11 +80,12 @@ class Maintenance:
         store = self._store
         if store.reopen_if_replaced():
             return
-        written, self._written = self._written, False
+        commits = store.counters.commits
+        written, self._seen_commits = commits != self._seen_commits, commits
         self._unsynced |= written
         self._idle_ticks = 0 if written else self._idle_ticks + 1
         if store.options.durability == "interval" and self._unsynced:
-            self._unsynced = False  # a write that lands from here on sets _written
+            self._unsynced = False  # a write that lands from here on is counted
             store.sync()
             self._is_clean = False
         if not self._is_clean and self._idle_ticks >= _IDLE_TICKS_UNTIL_CLEAN:

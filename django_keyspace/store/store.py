@@ -58,6 +58,10 @@ class Store(OpenableStore):
         self._writer = WriterThread(self)
         self._maintenance = Maintenance(self)
         self._admission = Admission(self.path, self.options, self.counters)
+        self._last_commit: tuple[int, tuple[int, ...]] = (
+            0,
+            (),
+        )  # LMDB's number of the next transaction; the meta record
         self._look_at_ms = 0  # when a read next looks whether the data file is still the one that lies there
 
     # ------------------------------------------------------------------------------------------------ reading
@@ -205,9 +209,15 @@ class Store(OpenableStore):
     def _transact(self, environment: Environment, calls: Sequence[Call]) -> list[Any]:
         txn = environment.begin(None, None, True)
         try:
-            version, flags, revision, log_ms, boot_ms = unpack_meta(txn.get(META_KEY))
+            txn_id = txn.id()
+            # What this process wrote last is still there if no other process has committed since.
+            expected_id, meta = self._last_commit
+            if expected_id != txn_id:
+                meta = unpack_meta(txn.get(META_KEY))
+            version, flags, revision, log_ms, boot_ms = meta
             log_ms, boot_ms = clock.next_log_time(log_ms, boot_ms)
-            log_ms = max(log_ms, self._floor_ms)  # what a reader here saw expire must not come back
+            if log_ms < self._floor_ms:
+                log_ms = self._floor_ms  # what a reader here saw expire must not come back
             context = WriteContext(txn, environment, log_ms, revision + 1)
             refusal = self._admission.admit(context, calls)
             results: list[Any] = []
@@ -216,24 +226,30 @@ class Store(OpenableStore):
                     results.append(refusal)
                     continue
                 try:
-                    results.append(apply(context, call[0], call[1:]))
+                    results.append(apply(context, call))
                 except KeyspaceError as error:
                     results.append(error)
-            if context.changed:
-                if context.kept:
-                    self._note_kept_records(context)
-                if flags and not self._syncs_commits:
-                    self.folder.mark_dirty()
-                    flags = 0
-                txn.put(META_KEY, pack_meta(version, flags, revision + 1, log_ms, boot_ms))
-                txn.commit()
-            else:
+            if not context.changed:
                 txn.abort()
+                return results
+            if context.kept:
+                self._note_kept_records(context)
+            if flags and not self._syncs_commits:
+                self.folder.mark_dirty()
+                flags = 0
+            meta = (version, flags, revision + 1, log_ms, boot_ms)
+            txn.put(META_KEY, pack_meta(*meta))
+            txn.commit()
         except BaseException:
             txn.abort()
             raise
-        if context.changed:
-            self._after_commit(context, len(calls))
+        self._last_commit = txn_id + 1, meta
+        self._floor_ms = log_ms
+        self._admission.unchecked_bytes += context.written_bytes
+        self.counters.writes += len(calls)
+        self.counters.commits += 1
+        if not self._maintenance.is_running:
+            self._maintenance.start()
         return results
 
     def _note_kept_records(self, context: WriteContext) -> None:
@@ -242,14 +258,6 @@ class Store(OpenableStore):
             keeps = context.store.change_kept_records(context.txn, context.kept)
             if keeps and not self.folder.state.keeps_records:
                 self.folder.mark_keeps_records()
-
-    def _after_commit(self, context: WriteContext, calls: int) -> None:
-        self._floor_ms = context.log_time_ms
-        self._admission.unchecked_bytes += context.written_bytes
-        counters = self.counters
-        counters.writes += calls
-        counters.commits += 1
-        self._maintenance.note_write()
 
     # ------------------------------------------------------------------------------------------------ upkeep
 
@@ -304,3 +312,7 @@ class Store(OpenableStore):
             with contextlib.suppress(KeyspaceError):
                 self.mark_clean()
         self._close()
+
+    def _close(self, *, close_lock: bool = True) -> None:
+        super()._close(close_lock=close_lock)
+        self._last_commit = (0, ())

@@ -20,7 +20,7 @@ from tests.store.helpers import got, put, small_options
 
 def make(path: Path, **options: Any) -> Store:
     store = Store(str(path), small_options(**options))
-    store._maintenance.note_write = lambda: None
+    store._maintenance.start = lambda: None
     return store
 
 

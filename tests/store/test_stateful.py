@@ -136,7 +136,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         options = StoreOptions(durability="none", databases=DATABASES, map_bytes=2**24, max_bytes=2**23)
         self.store = Store(f"{folder}/store", options)
         self.exit.callback(self.store.shutdown)
-        self.store._maintenance.note_write = lambda: None  # sweeping is the test's own business here
+        self.store._maintenance.start = lambda: None  # sweeping is the test's own business here
 
     @initialize()
     def open(self) -> None:

@@ -135,7 +135,7 @@ def test_real_clocks_move_forward() -> None:
 
 def _store(tmp_path: Path) -> Store:
     store = Store(str(tmp_path / "store"), small_options())
-    store._maintenance.note_write = lambda: None
+    store._maintenance.start = lambda: None
     return store
 
 
