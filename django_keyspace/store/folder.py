@@ -51,6 +51,7 @@ class FolderState:
         boot_id: the boot of the machine in which the store was last opened.
         clean: False while writes may exist that were not synced to the disk.
         keeps_records: True once the store has held a record that is not evictable.
+        made: False while the data file is being made. Whoever finds it so knows that the maker was killed, and begins anew.
     """
 
     format: int = FORMAT
@@ -58,6 +59,7 @@ class FolderState:
     boot_id: str = ""
     clean: bool = True
     keeps_records: bool = False
+    made: bool = True
 
 
 def boot_id() -> str:
@@ -119,10 +121,12 @@ class Folder:
         has_data = os.path.exists(self.file(DATA_FILE))
         state = self._read_state(has_data)
         if state is None:
-            self.state = FolderState(store_id=uuid.uuid4().hex, boot_id=boot_id())
+            self.state = FolderState(store_id=uuid.uuid4().hex, boot_id=boot_id(), made=False)
             self.save()
             return True
         self.state = state
+        if not state.made:
+            has_data = False  # what lies there was never a store
         if not has_data and state.keeps_records:
             raise DamagedStore(
                 f"The data file {DATA_FILE} of {self.path} is missing, and it held records that must not be dropped. {_REMEDY}"
@@ -158,6 +162,7 @@ class Folder:
         Raises:
             DamagedStore: the store holds records that must not be dropped.
         """
+        self.state = self._read_state(has_data=False) or self.state  # another process may have stored the first such record
         if self.state.keeps_records:
             raise DamagedStore(
                 f"The store {self.path} is damaged ({reason}) and holds records that must not be dropped. {_REMEDY}"
@@ -180,6 +185,10 @@ class Folder:
     def mark_clean(self) -> None:
         """Say that all writes are synced. The caller has synced them and no write came since."""
         self._change(clean=True)
+
+    def mark_made(self) -> None:
+        """Say that the data file is complete."""
+        self._change(made=True)
 
     def mark_keeps_records(self) -> None:
         """Say, durably, that the store holds records that must not be dropped."""
@@ -240,7 +249,8 @@ class Folder:
         for name in (DATA_FILE, READERS_FILE):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self.file(name))
-        self._sync()
+        self.state.made = False
+        self.save()
 
     def _sync(self) -> None:
         folder = os.open(self.path, os.O_RDONLY)

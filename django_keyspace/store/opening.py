@@ -123,8 +123,14 @@ class OpenableStore:
             environment = self._open_new()
         except lmdb.Error as error:
             raise explain(error, self.path) from error
-        with environment.begin() as txn:
-            self._floor_ms = environment.read_meta(txn).log_ms
+        try:
+            if not self.folder.state.made:
+                self.folder.mark_made()
+            with environment.begin() as txn:
+                self._floor_ms = environment.read_meta(txn).log_ms
+        except BaseException:
+            environment.close()
+            raise
         return environment
 
     def _open_new(self) -> Environment:

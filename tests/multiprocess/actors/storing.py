@@ -269,3 +269,25 @@ def watch_opened_files(folder: str) -> None:
     cache.get("key")
     cache.shutdown()
     say(sorted(set(opened)))
+
+
+def die_while_creating(folder: str, moment: str) -> None:
+    """Be killed at some moment of the creation of a store."""
+    import signal
+
+    import lmdb
+
+    from django_keyspace.store import environment as environment_module
+
+    def die(*arguments: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    cache = make_cache(folder)
+    if moment == "before the file":
+        lmdb.open = die
+    elif moment == "before the databases":
+        environment_module.Environment._make_databases = die  # type: ignore[method-assign]
+    elif moment == "after the databases":
+        environment_module.Environment._check_format = die  # type: ignore[method-assign]
+    say("now")
+    cache.get("key")
