@@ -58,7 +58,7 @@ class Admission:
         """
         incoming = 0
         for call in calls:
-            incoming += len(call[3][2]) if call[0] == "set" else _incoming_bytes(call)
+            incoming += len(call[3][2]) if call[0] == "set" else incoming_bytes(call)
         if not self._is_full and self.unchecked_bytes + incoming < self._unchecked_bytes_max:
             return None
         self.unchecked_bytes = 0
@@ -106,7 +106,7 @@ def grows(call: Call) -> bool:
     return OPERATIONS[call[0]].grows
 
 
-def _incoming_bytes(call: Call) -> int:
+def incoming_bytes(call: Call) -> int:
     """About how many bytes an operation will add."""
     name = call[0]
     if name == "set":
@@ -114,5 +114,5 @@ def _incoming_bytes(call: Call) -> int:
     if name == "set_many":
         return sum(map(len, map(_PAYLOAD, map(_VALUE, call[2]))))
     if name in ("batch", "atomic"):
-        return sum(_incoming_bytes(inner) for inner in call[-1])
+        return sum(incoming_bytes(inner) for inner in call[-1])
     return 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django_keyspace.exceptions import KeyspaceError, StorageError
 from django_keyspace.operations import Call
+from django_keyspace.store.admission import incoming_bytes
 
 if TYPE_CHECKING:
     from django_keyspace.store.store import Store
@@ -25,6 +26,9 @@ Done = Callable[[list[Any]], None]
 
 GROUP_CALLS_MAX: Final = 1000
 """A transaction ends after the submission that brings it to so many operations."""
+
+GROUP_BYTES_MAX: Final = 8 * 2**20
+"""The same for bytes."""
 
 _Submission = tuple[Sequence[Call], Done]
 
@@ -70,13 +74,17 @@ class WriterThread:
                 return
 
     def _gather(self, first: _Submission) -> tuple[list[_Submission], bool]:
-        group, calls = [first], len(first[0])
-        while calls < GROUP_CALLS_MAX and not self._queue.empty():
+        """What is queued, up to the limits of a group; and whether :meth:`stop` was among it."""
+        group, calls, size_bytes = [first], len(first[0]), sum(map(incoming_bytes, first[0]))
+        # A group that is larger than the store could never find room, although each of its operations does.
+        group_bytes_max = min(GROUP_BYTES_MAX, self._store.options.max_bytes >> 5)
+        while calls < GROUP_CALLS_MAX and size_bytes < group_bytes_max and not self._queue.empty():
             submission = self._queue.get()
             if submission is None:
                 return group, True
             group.append(submission)
             calls += len(submission[0])
+            size_bytes += sum(map(incoming_bytes, submission[0]))
         return group, False
 
     def _commit(self, group: list[_Submission]) -> None:
