@@ -162,7 +162,8 @@ class Folder:
         Raises:
             DamagedStore: the store holds records that must not be dropped.
         """
-        self.state = self._read_state(has_data=False) or self.state  # another process may have stored the first such record
+        # Another process may have stored the first such record.
+        self.state = self._read_state(has_data=False) or self.state
         if self.state.keeps_records:
             raise DamagedStore(
                 f"The store {self.path} is damaged ({reason}) and holds records that must not be dropped. {_REMEDY}"
