@@ -13,11 +13,12 @@ from django_keyspace.exceptions import LockTimeout
 from django_keyspace.store.lock import LockClosed, WriterLock
 
 
-def _wait_until_stopped(pid: int) -> None:
+def _wait_until_stopped(actor) -> None:
     deadline = monotonic() + 20
-    while os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is None:
+    while os.waitid(os.P_PID, actor.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
         assert monotonic() < deadline
         sleep(0.01)
+    assert actor.process.poll() is None, f"It has not stopped, but ended: {actor.errors}"
 
 
 def test_stopped_writer_costs_others_their_deadline_and_no_more(fleet, folder):
@@ -29,7 +30,7 @@ def test_stopped_writer_costs_others_their_deadline_and_no_more(fleet, folder):
         actor.tell("read")  # opens the store
         assert actor.hear()[0] == "0"
     stopped.tell("go")
-    _wait_until_stopped(stopped.pid)
+    _wait_until_stopped(stopped)
 
     for _ in range(2):  # the second time, the wait of the first is still under way
         for actor in waiting:

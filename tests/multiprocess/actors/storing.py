@@ -99,9 +99,9 @@ def hold_lock(folder: str) -> None:
     cache.set("counted", 0)
     original = store_module.apply
 
-    def stopping(context: Any, name: str, arguments: Any) -> Any:
+    def stopping(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGSTOP)
-        return original(context, name, arguments)
+        return original(*arguments)
 
     say("ready")
     hear()
