@@ -43,7 +43,7 @@ class WriteContext:
 
     Attributes:
         txn: the LMDB transaction.
-        store: handles and limits.
+        store: handles and limits; ``databases`` are its handles.
         log_time_ms: the time of this transaction for all deadlines in it.
         revision: the number of this transaction; each record that it writes carries it.
         changed: whether anything was written; otherwise there is nothing to commit.
@@ -51,11 +51,12 @@ class WriteContext:
         kept: change of the number of records that are not evictable, by database.
     """
 
-    __slots__ = ("changed", "kept", "log_time_ms", "revision", "store", "txn", "written_bytes")
+    __slots__ = ("changed", "databases", "kept", "log_time_ms", "revision", "store", "txn", "written_bytes")
 
     def __init__(self, txn: Any, store: Environment, log_time_ms: int, revision: int) -> None:
         self.txn = txn
         self.store = store
+        self.databases = store.databases
         self.log_time_ms = log_time_ms
         self.revision = revision
         self.changed = False
@@ -64,7 +65,7 @@ class WriteContext:
 
     def find(self, database: int, key: bytes) -> tuple[bytes | None, bytes | None]:
         """``(stored, live)``: the record as it lies there, and the same unless it is expired."""
-        stored = self.txn.get(key, None, self.store.databases[database])
+        stored = self.txn.get(key, None, self.databases[database])
         if stored is None:
             return None, None
         (deadline_ms,) = deadline_of(stored)
@@ -95,7 +96,7 @@ class WriteContext:
         else:
             bucket = self.replace(database, key, flags, deadline_ms, stored)
         record = pack_header(tag, flags, crc32(payload), self.revision, deadline_ms, bucket) + payload
-        self.txn.put(key, record, True, True, False, self.store.databases[database])
+        self.txn.put(key, record, True, True, False, self.databases[database])
         self.written_bytes += len(record) + len(key)
 
     def replace(self, database: int, key: bytes, flags: int, deadline_ms: int, stored: bytes | None) -> int:
@@ -117,7 +118,7 @@ class WriteContext:
     def drop(self, database: int, key: bytes, stored: bytes) -> None:
         """Delete a record."""
         self.account_drop(database, key, stored)
-        self.txn.delete(key, db=self.store.databases[database])
+        self.txn.delete(key, db=self.databases[database])
 
     def account_drop(self, database: int, key: bytes, stored: bytes) -> None:
         """Account for a record that is being deleted: its entry in the deadline index goes with it."""
@@ -152,7 +153,7 @@ def apply(context: WriteContext, call: Call) -> Any:
 
 def set_value(context: WriteContext, database: int, key: bytes, value: Value, expire: Expire, presence: str) -> bool:
     if presence == "always" and not isinstance(expire, str):  # the hot path: nothing depends on what is there
-        stored = context.txn.get(key, None, context.store.databases[database])
+        stored = context.txn.get(key, None, context.databases[database])
         deadline_ms = context.log_time_ms + expire if type(expire) is int else context.deadline(expire, None)
     else:
         stored, live = context.find(database, key)
@@ -173,7 +174,7 @@ def set_many(context: WriteContext, database: int, pairs: Sequence[tuple[bytes, 
     if deadline_ms and deadline_ms <= context.log_time_ms:
         delete_many(context, database, [key for key, _ in pairs])
         return len(pairs)
-    read, replace, handle = context.txn.get, context.replace, context.store.databases[database]
+    read, replace, handle = context.txn.get, context.replace, context.databases[database]
     latest = (deadline_ms >> BUCKET_SHIFT) + 1 if deadline_ms else 0
     values = dict(pairs)  # of a key that comes twice, the later value
     records = []
@@ -328,7 +329,7 @@ def rename(context: WriteContext, database: int, key: bytes, new_key: bytes) -> 
 
 
 def prune(context: WriteContext, database: int, prefix: bytes) -> int:
-    cursor = context.txn.cursor(db=context.store.databases[database])
+    cursor = context.txn.cursor(db=context.databases[database])
     end = end_of_prefix(prefix)
     live = 0
     found = cursor.set_range(prefix) if prefix else cursor.first()
@@ -361,7 +362,7 @@ def clear(context: WriteContext, database: int, everything: bool) -> int:
 
 
 def _clear_evictable(context: WriteContext, database: int) -> int:
-    cursor = context.txn.cursor(db=context.store.databases[database])
+    cursor = context.txn.cursor(db=context.databases[database])
     records = 0
     found = cursor.first()
     while found:
@@ -376,7 +377,7 @@ def _clear_evictable(context: WriteContext, database: int) -> int:
 
 
 def cull(context: WriteContext, database: int, keys: Sequence[bytes], records_max: int, frequency: int) -> int:
-    handle = context.store.databases[database]
+    handle = context.databases[database]
     records: int = context.txn.stat(handle)["entries"]
     new = sum(context.txn.get(key, None, handle) is None for key in keys)
     if not new or records + new <= records_max:

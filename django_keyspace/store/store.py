@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Sequence
 from threading import get_ident
-from time import time
+from time import time_ns
 from typing import Any, Final
 
 import lmdb
@@ -78,7 +78,7 @@ class Store(OpenableStore):
             StorageError: the store cannot be opened or read.
         """
         # The hot path: a flag, a process id, one transaction. Every call here was measured.
-        now_ms = int(time() * 1000)
+        now_ms = time_ns() // 1_000_000
         if now_ms >= self._look_at_ms:
             self._look_at_file(now_ms)
         ident = get_ident()

@@ -130,7 +130,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         for module, name, function in [
             (clock, "wall_ms", lambda: self.model.now_ms),
             (clock, "boot_ms", lambda: self.model.now_ms - START_MS + 1000),
-            (store_module, "time", lambda: (self.model.now_ms + 0.5) / 1000),
+            (store_module, "time_ns", lambda: self.model.now_ms * 1_000_000 + 500_000),
         ]:
             self.exit.enter_context(mock.patch.object(module, name, function))
         options = StoreOptions(durability="none", databases=DATABASES, map_bytes=2**24, max_bytes=2**23)

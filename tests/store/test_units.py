@@ -81,7 +81,7 @@ class Clocks:
         self.wall_ms, self.boot_ms = 1_800_000_000_000, 50_000
         monkeypatch.setattr(clock, "wall_ms", lambda: self.wall_ms)
         monkeypatch.setattr(clock, "boot_ms", lambda: self.boot_ms)
-        monkeypatch.setattr(store_module, "time", lambda: (self.wall_ms + 0.5) / 1000)
+        monkeypatch.setattr(store_module, "time_ns", lambda: self.wall_ms * 1_000_000 + 500_000)
 
     def advance(self, ms: int) -> None:
         self.wall_ms += ms
