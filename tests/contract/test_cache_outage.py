@@ -95,7 +95,12 @@ def broken(request: pytest.FixtureRequest, store_folder: Path) -> Iterator[Calla
         def make(error: Exception, **options: Any) -> Face:
             cache = KeyspaceCache(str(store_folder), {"OPTIONS": options})
             cache._runtime.engine = engine = BrokenEngine(error)
-            cache._do, cache._ado, cache._read, cache._write = engine.execute, engine.aexecute, engine.read, engine.execute
+            cache._do, cache._ado, cache._read, cache._write = (
+                engine.execute,
+                engine.aexecute,
+                engine.read,
+                engine.execute,
+            )
             return Face(cache, set()) if request.param == "sync" else AsyncFace(cache, set(), runner)
 
         yield make
