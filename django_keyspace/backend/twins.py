@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
@@ -35,6 +35,9 @@ Steps = Generator[Call, Any, R]
 class Steppable:
     """What steps run on: a class with an engine that may also turn outages into answers."""
 
+    _thrown: ClassVar[tuple[type[BaseException], ...]] = (KeyspaceError,)
+    """What is raised at the ``yield``. Anything else ends the steps from outside."""
+
     def _execute(self, call: Call) -> Any:
         raise NotImplementedError
 
@@ -47,7 +50,7 @@ class Steppable:
             while True:
                 try:
                     answer = self._execute(call)
-                except KeyspaceError as error:
+                except self._thrown as error:
                     call = steps.throw(error)
                 else:
                     call = steps.send(answer)
@@ -69,7 +72,7 @@ class Steppable:
             while True:
                 try:
                     answer = await self._aexecute(call)
-                except KeyspaceError as error:
+                except self._thrown as error:
                     call = steps.throw(error)
                 else:
                     call = steps.send(answer)

@@ -20,20 +20,18 @@ import random
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
-from django_keyspace.backend.twins import Steppable, Steps
+from django_keyspace.backend.twins import Steppable
 from django_keyspace.exceptions import CannotSerialize, InvalidArgument, KeyspaceError
 from django_keyspace.operations import Call
 from django_keyspace.status import Status, status_of_error
 
 if TYPE_CHECKING:
     from django_keyspace.backend.cache import KeyspaceCache
-
-R = TypeVar("R")
 
 PAUSE: Final = "pause"
 MAKE: Final = "make"
@@ -53,6 +51,8 @@ class Waiting(Steppable):
 
     Outages are raised always, whatever ``on_error`` says: an answer that stands for an outage must not win a lock.
     """
+
+    _thrown = (BaseException,)
 
     def __init__(self, cache: KeyspaceCache) -> None:
         self._cache = cache
@@ -100,33 +100,6 @@ class Waiting(Steppable):
                 raise
         # A lazy queryset asks the database while it is pickled, which a loop's thread must not do.
         return await sync_to_async(self._cache._encode)(value)
-
-    def _run(self, steps: Steps[R]) -> R:
-        try:
-            call = next(steps)
-            while True:
-                try:
-                    answer = self._execute(call)
-                except BaseException as error:
-                    call = steps.throw(error)
-                else:
-                    call = steps.send(answer)
-        except StopIteration as stop:
-            result: R = stop.value
-            return result
-
-    async def _arun_from(self, call: Call, steps: Steps[R]) -> R:
-        try:
-            while True:
-                try:
-                    answer = await self._aexecute(call)
-                except BaseException as error:
-                    call = steps.throw(error)
-                else:
-                    call = steps.send(answer)
-        except StopIteration as stop:
-            result: R = stop.value
-            return result
 
 
 def pauses_s() -> Iterator[float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from django_keyspace.exceptions import KeyspaceError, MissingKey, NotANumber, NumberOverflow, WrongType
@@ -216,31 +216,39 @@ def delete_many(context: WriteContext, database: int, keys: Sequence[bytes]) -> 
     return sum(remove(context, database, key) is not None for key in keys)
 
 
-_Number = TypeVar("_Number", int, float)
-
-
-def _number_under(live: bytes, accepted: tuple[int, ...], read: Callable[[bytes], _Number], wanted: str) -> _Number:
-    """The number of a record. Payloads come from clients, so one that is no number is only that: refused."""
-    if unpack_header(live)[0] in accepted:
-        payload = payload_of(live)
-        with contextlib.suppress(ValueError):
-            return read(payload)
-    raise NotANumber(f"The value under the key is not {wanted}. Nothing was changed. Store a number there first.")
-
-
-def incr(
-    context: WriteContext, database: int, key: bytes, delta: int, default: int | None, expire: Expire, flags: int
-) -> int:
+def _number_at(
+    context: WriteContext,
+    database: int,
+    key: bytes,
+    default: Any,
+    expire: Expire,
+    flags: int,
+    accepted: dict[int, Callable[[bytes], Any]],
+) -> tuple[Any, int, int, bytes | None]:
+    """``(number, flags, deadline, stored)``: what to count from, and what the record with the sum keeps of the old one."""
     stored, live = context.find(database, key)
     if live is None:
         if default is None:
             raise MissingKey(
                 "There is nothing to count under the key. Nothing was changed. Set it first, or give a default."
             )
-        number, deadline_ms = default + delta, context.deadline(expire, None)
-    else:
-        number = _number_under(live, (Tag.INTEGER,), int, "an integer") + delta
-        _, flags, _, _, deadline_ms, _ = unpack_header(live)
+        return default, flags, context.deadline(expire, None), stored
+    tag, flags, _, _, deadline_ms, _ = unpack_header(live)
+    with contextlib.suppress(KeyError, ValueError):
+        return accepted[tag](payload_of(live)), flags, deadline_ms, stored
+    wanted = "an integer" if len(accepted) == 1 else "a number"
+    raise NotANumber(f"The value under the key is not {wanted}. Nothing was changed. Store a number there first.")
+
+
+_INTEGERS: Final[dict[int, Callable[[bytes], Any]]] = {Tag.INTEGER: int}
+_NUMBERS: Final[dict[int, Callable[[bytes], Any]]] = {Tag.INTEGER: float, Tag.FLOAT: float}
+
+
+def incr(
+    context: WriteContext, database: int, key: bytes, delta: int, default: int | None, expire: Expire, flags: int
+) -> int:
+    base, flags, deadline_ms, stored = _number_at(context, database, key, default, expire, flags, _INTEGERS)
+    number: int = base + delta
     if not INT64_MIN <= number <= INT64_MAX:
         raise NumberOverflow("The sum leaves the signed 64-bit range. Nothing was changed.")
     context.put(database, key, Tag.INTEGER, flags, b"%d" % number, deadline_ms, stored)
@@ -250,16 +258,8 @@ def incr(
 def incr_float(
     context: WriteContext, database: int, key: bytes, delta: float, default: float | None, expire: Expire, flags: int
 ) -> float:
-    stored, live = context.find(database, key)
-    if live is None:
-        if default is None:
-            raise MissingKey(
-                "There is nothing to count under the key. Nothing was changed. Set it first, or give a default."
-            )
-        number, deadline_ms = default + delta, context.deadline(expire, None)
-    else:
-        number = _number_under(live, (Tag.FLOAT, Tag.INTEGER), float, "a number") + delta
-        _, flags, _, _, deadline_ms, _ = unpack_header(live)
+    base, flags, deadline_ms, stored = _number_at(context, database, key, default, expire, flags, _NUMBERS)
+    number: float = base + delta
     if number - number != 0:  # infinite or NaN
         raise NumberOverflow("The sum is not a finite float. Nothing was changed.")
     context.put(database, key, Tag.FLOAT, flags, repr(number).encode(), deadline_ms, stored)
