@@ -242,8 +242,7 @@ class ExtraMethods(Steppable):
     def _rows(
         self, prefix: str, start_key: str, count: int, skip: bool | str, forward: bool, with_values: bool, version: Any
     ) -> Steps[list[Any]]:
-        if not isinstance(count, int) or count < 0:
-            raise InvalidArgument(f"count must be 0 (no limit) or more, not {count!r}.")
+        _check_count(count)
         rows: list[Any] = []
         next_key: str | None = start_key
         while next_key is not None and (not count or len(rows) < count):
@@ -304,8 +303,7 @@ class ExtraMethods(Steppable):
         version: Any = None,
     ) -> Steps[int]:
         """How many keys :meth:`list_keys` would list."""
-        if not isinstance(count, int) or count < 0:
-            raise InvalidArgument(f"count must be 0 (no limit) or more, not {count!r}.")
+        _check_count(count)
         full = self._prefix_key(prefix, version)
         start: bytes | None = self._prefix_key(start_key, version) if start_key else b""
         number = 0
@@ -412,6 +410,11 @@ def _float(name: str, number: Any) -> float:
     if not math.isfinite(result):
         raise InvalidArgument(f"{name} must be finite, not {number!r}. Nothing was changed.")
     return result
+
+
+def _check_count(count: Any) -> None:
+    if not isinstance(count, int) or count < 0:
+        raise InvalidArgument(f"count must be 0 (no limit) or more, not {count!r}.")
 
 
 def _glob(pattern: str) -> tuple[str, Callable[[str], bool]]:

@@ -23,8 +23,7 @@ _EXCLUSIVE_NOW = LOCK_EX | LOCK_NB
 _CLOSE_WAIT_S = 5.0
 _YIELDS = 30
 """How often the processor is offered to others, the holder perhaps, before the helper is woken. A commit takes some ten
-microseconds and the helper's two thread switches take more: with four busy processes on two cores this doubled what they
-did together."""
+microseconds and the helper's two thread switches take more; docs/design.md has what this was measured to change."""
 
 
 class LockClosed(Exception):
