@@ -68,6 +68,7 @@ class Config:
     on_error: str = "raise"
     reverse_key_function: Any = None
     max_entries: int | None = None
+    cull_frequency: int = 3
 
 
 _STORE_OPTIONS: Final = frozenset(field.name for field in fields(StoreOptions)) - {"lock_wait_ms"}
@@ -128,6 +129,7 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
         database=database,
         reverse_key_function=_callable(options.get("reverse_key_function")),
         max_entries=options.get("MAX_ENTRIES"),
+        cull_frequency=options.get("CULL_FREQUENCY", 3),
         **plain,
     )
 
