@@ -118,6 +118,9 @@ def test_several_processes_fetch_once(archive: Path, cache_dir: Path) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(4) as pool:
         folders = pool.map(_inode_of_tests, [str(cache_dir)] * 8)
+        # Leaving the block ends the processes by a signal: let them end by themselves, with their coverage saved.
+        pool.close()
+        pool.join()
     # A second unpacking would have replaced the folder by a new one.
     assert len(set(folders)) == 1
     manifest = json.loads((cache_dir / django.get_version() / sdist.MANIFEST_NAME).read_text())
