@@ -8,7 +8,8 @@ same names; a test holds the tables against each other.
 Vocabulary of the arguments:
 
 ``database``
-    number of the sub-store, 0 to N-1.
+    number of the sub-store, 0 to N-1. The models of an alias that uses database n live in a sub-store of their own, number
+    :data:`MODELS_BASE` + n, which no cache and no client of an ancestor's API can name.
 ``key``
     1 to 1,024 bytes. A ``prefix`` and a ``start_key`` may also be empty.
 ``value``
@@ -49,6 +50,8 @@ AFTER: Final = "after"
 KEY_BYTES_MAX: Final = 1024
 VALUE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 DATABASES_DEFAULT: Final = 16
+MODELS_BASE: Final = 1024
+"""Number of the sub-store with the models of database 0; also the most databases that a store may have."""
 DEADLINE_MS_MAX: Final = 2**53
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -75,6 +78,8 @@ class Limits:
 
 
 Check = Callable[[str, Any, Limits], None]
+
+_DATABASE_END: Final = 2 * MODELS_BASE
 
 
 def _fail(name: str, argument: Any, wanted: str) -> InvalidArgument:
@@ -136,7 +141,11 @@ def _check_integer(name: str, number: Any, lowest: int, highest: int) -> None:
 
 
 def _check_database(name: str, database: Any, limits: Limits) -> None:
-    if type(database) is not int or not 0 <= database < limits.databases:
+    if (
+        type(database) is not int
+        or not 0 <= database % MODELS_BASE < limits.databases
+        or not 0 <= database < _DATABASE_END
+    ):
         raise InvalidArgument(
             f"There is no database {database!r}: this store has {limits.databases}, numbered from 0. Nothing was changed. "
             "Use another number, or raise the option databases."

@@ -354,7 +354,7 @@ def clear(context: WriteContext, database: int, everything: bool) -> int:
             context.count_kept(database, -kept)
     else:
         records = _clear_evictable(context, database)
-    if not any(txn.stat(other)["entries"] for other in store.databases):
+    if not any(txn.stat(other)["entries"] for other in store.databases.values()):
         txn.drop(store.deadlines, delete=False)
     elif not txn.stat(handle)["entries"]:
         deadlines.forget_database(context, database)

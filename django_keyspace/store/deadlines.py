@@ -70,8 +70,10 @@ def forget_database(context: WriteContext, database: int) -> None:
 def due_entries(context: WriteContext, before_bucket: int) -> Iterator[tuple[bytes, int, int, bytes]]:
     """Entries in order of their bucket: ``(entry, bucket, database, key)``, up to and including ``before_bucket``.
 
-    The entry that was yielded last may be deleted meanwhile; entries may be added behind it.
+    The entry that was yielded last may be deleted meanwhile; entries may be added behind it. Those of databases that this
+    process was not told of are left to processes that were.
     """
+    known = context.store.databases
     cursor = context.txn.cursor(db=context.store.deadlines)
     found = cursor.first()
     while found:
@@ -79,7 +81,8 @@ def due_entries(context: WriteContext, before_bucket: int) -> Iterator[tuple[byt
         bucket, database = _ENTRY.unpack_from(entry)
         if bucket > before_bucket:
             return
-        yield entry, bucket, database, entry[ENTRY_BYTES:]
+        if database in known:
+            yield entry, bucket, database, entry[ENTRY_BYTES:]
         found = cursor.set_range(entry) and (cursor.key() != entry or cursor.next())
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import lmdb
 
 from django_keyspace.exceptions import ForeignStore, NoSpace
-from django_keyspace.operations import Limits
+from django_keyspace.operations import MODELS_BASE, Limits
 from django_keyspace.store import clock
 from django_keyspace.store.errors import free_disk_bytes
 from django_keyspace.store.folder import DATA_FILE, Folder
@@ -33,7 +33,8 @@ _FILE_FORMAT_LMDB_1: Final = 1
 _AS_THE_FILE_IS: Any = None  # lmdb documents None; its stub says int
 
 META_KEY: Final = b"\0keyspace"
-_KEPT_KEY: Final = b"\0kept"
+_KEPT_KEYS: Final = (b"\0kept", b"\0kept-models")
+"""Counts of the numbered databases, and of those with models."""
 _META = struct.Struct("<HHQQQ")
 pack_meta, unpack_meta = _META.pack, _META.unpack
 """For each write: the fields of :class:`Meta` as a plain tuple."""
@@ -72,7 +73,7 @@ class Environment:
         ForeignStore: it is not ours.
 
     Attributes:
-        databases: handles of the numbered databases.
+        databases: handles of the numbered databases and of those with their models, by number.
         deadlines: handle of the deadline index.
         limits: what arguments are checked against.
         begin: LMDB's ``begin``.
@@ -89,8 +90,9 @@ class Environment:
             if is_new:
                 self._make_databases()
             self._check_format()
-            handles = [_database_name(number) for number in range(options.databases)]
-            self.databases = [self.lmdb.open_db(name, create=False) for name in handles]
+            self.databases = {
+                number: self.lmdb.open_db(name, create=False) for number, name in self._database_names().items()
+            }
             self.deadlines = self.lmdb.open_db(b"deadlines", create=False)
             self.lmdb.reader_check()
         except BaseException:
@@ -106,7 +108,7 @@ class Environment:
                 return lmdb.open(
                     self.folder.path,
                     map_size=map_bytes,
-                    max_dbs=self.options.databases + 16,
+                    max_dbs=2 * self.options.databases + 16,
                     max_readers=READERS_MAX,
                     sync=self.options.durability == "commit",
                     mode=0o600,
@@ -130,8 +132,8 @@ class Environment:
 
     def _make_databases(self) -> None:
         with self.lmdb.begin(write=True) as txn:
-            for number in range(self.options.databases):
-                self.lmdb.open_db(_database_name(number), txn=txn)
+            for name in self._database_names().values():
+                self.lmdb.open_db(name, txn=txn)
             self.lmdb.open_db(b"deadlines", txn=txn)
             log_ms, boot_ms = clock.next_log_time(0, 0)
             self.write_meta(txn, Meta(_META_FORMAT, META_CLEAN, 0, log_ms, boot_ms))
@@ -140,7 +142,8 @@ class Environment:
     def _check_format(self) -> None:
         with self.lmdb.begin() as txn:
             record = txn.get(META_KEY)
-            has_all = txn.get(_database_name(self.options.databases - 1)) is not None
+            names = list(self._database_names().values())
+            has_all = all(txn.get(name) is not None for name in names)
         if record is None and not self.lmdb.stat()["entries"]:
             # The state file says that this is our store: whoever made it was killed just then, or the file was emptied.
             raise lmdb.CorruptedError("the file holds nothing")
@@ -155,10 +158,16 @@ class Environment:
                 f"The data of {self.folder.path} has format {version}; this release knows {_META_FORMAT}. It was not "
                 "touched. Use the release that made it."
             )
-        if not has_all:  # the option databases was raised
+        if not has_all:  # the option databases was raised, or a release without models made the store
             with self.lmdb.begin(write=True) as txn:
-                for number in range(self.options.databases):
-                    self.lmdb.open_db(_database_name(number), txn=txn)
+                for name in names:
+                    self.lmdb.open_db(name, txn=txn)
+
+    def _database_names(self) -> dict[int, bytes]:
+        """LMDB's name of each database, by number."""
+        numbers = range(self.options.databases)
+        names = {number: b"database%d" % number for number in numbers}
+        return names | {MODELS_BASE + number: b"models%d" % number for number in numbers}
 
     def close(self) -> None:
         """Close it. No transaction of this process may be running."""
@@ -180,26 +189,34 @@ class Environment:
 
     def kept_records(self, txn: Any, database: int) -> int:
         """How many records of a database are not evictable, before the running transaction's changes."""
-        counts = txn.get(_KEPT_KEY)
-        if counts is None or len(counts) < 8 * (database + 1):
+        group, index = divmod(database, MODELS_BASE)
+        counts = txn.get(_KEPT_KEYS[group])
+        if counts is None or len(counts) < 8 * (index + 1):
             return 0
-        return int(struct.unpack_from("<Q", counts, 8 * database)[0])
+        return int(struct.unpack_from("<Q", counts, 8 * index)[0])
 
     def change_kept_records(self, txn: Any, changes: dict[int, int]) -> bool:
         """Add to the counts of records that are not evictable. True if there are any now."""
-        stored = txn.get(_KEPT_KEY) or b""
-        # A process with more databases may have counted further than this one knows: its counts stay.
-        numbers = max(len(stored) // 8, len(self.databases))
-        counts = list(struct.unpack(f"<{numbers}Q", stored.ljust(8 * numbers, b"\0")))
-        for database, change in changes.items():
-            counts[database] = max(counts[database] + change, 0)
-        txn.put(_KEPT_KEY, struct.pack(f"<{numbers}Q", *counts))
-        return any(counts)
+        keeps = False
+        for group, key in enumerate(_KEPT_KEYS):
+            stored = txn.get(key) or b""
+            # A process with more databases may have counted further than this one knows: its counts stay.
+            numbers = max(len(stored) // 8, self.options.databases)
+            counts = list(struct.unpack(f"<{numbers}Q", stored.ljust(8 * numbers, b"\0")))
+            changed = [
+                (database % MODELS_BASE, n) for database, n in changes.items() if database // MODELS_BASE == group
+            ]
+            for index, change in changed:
+                counts[index] = max(counts[index] + change, 0)
+            if changed:
+                txn.put(key, struct.pack(f"<{numbers}Q", *counts))
+            keeps = keeps or any(counts)
+        return keeps
 
     def used_bytes(self, txn: Any) -> int:
         """Bytes of the pages that hold data now. (The file's size only says how many there once were.)"""
         pages = page_bytes = 0
-        for handle in (self._main, self.deadlines, *self.databases):
+        for handle in (self._main, self.deadlines, *self.databases.values()):
             stat = txn.stat(handle)
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
             page_bytes = stat["psize"]
@@ -209,7 +226,9 @@ class Environment:
         """What the operation ``status`` answers."""
         meta = self.read_meta(txn)
         info = self.lmdb.info()
-        records = [int(txn.stat(handle)["entries"]) for handle in self.databases]
+        entries = {number: int(txn.stat(handle)["entries"]) for number, handle in self.databases.items()}
+        numbers = range(self.options.databases)
+        records = [entries[number] for number in numbers]
         return {
             "path": self.folder.path,
             "durability": self.options.durability,
@@ -217,7 +236,8 @@ class Environment:
             "log_time_ms": max(meta.log_ms, now_ms),
             "records": sum(records),
             "records_by_database": records,
-            "kept_records_by_database": [self.kept_records(txn, number) for number in range(len(records))],
+            "kept_records_by_database": [self.kept_records(txn, number) for number in numbers],
+            "model_records_by_database": [entries[MODELS_BASE + number] for number in numbers],
             "used_bytes": self.used_bytes(txn),
             "max_bytes": self.options.max_bytes,
             "file_bytes": os.path.getsize(self.folder.file(DATA_FILE)),
@@ -245,10 +265,6 @@ class Environment:
                 f"The disk of {self.folder.path} has {free_bytes:,} bytes left. Nothing was written. Make room there."
             )
         return current * 2
-
-
-def _database_name(number: int) -> bytes:
-    return b"database%d" % number
 
 
 def file_identity(folder: Folder) -> tuple[int, int]:

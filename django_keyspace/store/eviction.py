@@ -66,7 +66,7 @@ def _soonest(context: WriteContext) -> Iterator[tuple[Address, int]]:
 def _sampled(context: WriteContext) -> Iterator[tuple[Address, int]]:
     """The older half of the evictable records of random places."""
     databases = [
-        (number, handle) for number, handle in enumerate(context.store.databases) if context.txn.stat(handle)["entries"]
+        (number, handle) for number, handle in context.store.databases.items() if context.txn.stat(handle)["entries"]
     ]
     for _ in range(_SAMPLES_MAX if databases else 0):
         number, handle = random.choice(databases)
@@ -78,7 +78,7 @@ def _sampled(context: WriteContext) -> Iterator[tuple[Address, int]]:
 
 def _scanned(context: WriteContext) -> Iterator[tuple[Address, int]]:
     """Evictable records in order, from databases that have some: slow, and sure to find them among many others."""
-    for number, handle in enumerate(context.store.databases):
+    for number, handle in context.store.databases.items():
         if context.txn.stat(handle)["entries"] <= context.store.kept_records(context.txn, number):
             continue
         for key, record in context.txn.cursor(db=handle):

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from django_keyspace.exceptions import ConfigurationError
-from django_keyspace.operations import DATABASES_DEFAULT, VALUE_BYTES_MAX_DEFAULT, Limits
+from django_keyspace.operations import DATABASES_DEFAULT, MODELS_BASE, VALUE_BYTES_MAX_DEFAULT, Limits
 
 DURABILITIES: Final = ("commit", "interval", "none")
 MAP_BYTES_DEFAULT: Final = 64 * 2**30
 MAP_BYTES_LEAST: Final = 2**20
 MAX_BYTES_DEFAULT: Final = 2**30
-DATABASES_MAX: Final = 1024
+DATABASES_MAX: Final = MODELS_BASE
 
 
 @dataclass(frozen=True, slots=True)

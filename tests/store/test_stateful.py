@@ -228,7 +228,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         with environment.begin() as txn:
             return {
                 (number, key): record
-                for number, handle in enumerate(environment.databases)
+                for number, handle in environment.databases.items()
                 for key, record in txn.cursor(db=handle)
             }
 
