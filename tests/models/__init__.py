@@ -1,0 +1,1 @@
+"""Tests of the key-value models, over every engine."""
