@@ -8,6 +8,7 @@ imported when a source is used.
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -18,6 +19,7 @@ from django_keyspace.exceptions import ConfigurationError, KeyspaceError, Transp
 from django_keyspace.store.clock import wall_ms
 
 PAGE_KEYS: Final = 500
+_CONNECT_TIMEOUT_S: Final = 10
 _READ_TIMEOUT_S: Final = 60
 _KYOTO_NEVER_S: Final = 2**40 - 1
 
@@ -127,7 +129,10 @@ class RedisSource:
         library = _library("redis", "redis")
         self._parts = parts
         self._refusal = library.exceptions.ResponseError
-        self._client = library.Redis.from_url(url, socket_timeout=_READ_TIMEOUT_S, socket_connect_timeout=10)
+        # The older protocol: servers before Redis 6 know no other.
+        self._client = library.Redis.from_url(
+            url, protocol=2, socket_timeout=_READ_TIMEOUT_S, socket_connect_timeout=_CONNECT_TIMEOUT_S
+        )
         self._client.ping()
 
     def total(self) -> int | None:
@@ -210,18 +215,32 @@ class MemcachedSource(_KeysFirst):
     def __init__(self, url: str, parts: SplitResult) -> None:
         library = _library("pymemcache.client.base", "pymemcache")
         self._parts = parts
+        self._address = _address(parts, 11211)
         self._client = library.Client(
-            _address(parts, 11211), connect_timeout=10, timeout=_READ_TIMEOUT_S, allow_unicode_keys=True
+            self._address, connect_timeout=_CONNECT_TIMEOUT_S, timeout=_READ_TIMEOUT_S, allow_unicode_keys=True
         )
         self._client.version()
         self._deadlines_ms: dict[bytes, int | None] = {}
 
     def _all_keys(self) -> list[bytes]:
-        for line in self._client.raw_command(b"lru_crawler metadump all", b"END\r\n").splitlines():
-            fields = dict(part.partition(b"=")[::2] for part in line.split(b" "))
-            expires_s = int(fields[b"exp"])
-            self._deadlines_ms[unquote_to_bytes(fields[b"key"])] = expires_s * 1000 if expires_s > 0 else None
-        return list(self._deadlines_ms)
+        """Over a connection of our own: pymemcache 4.0 keeps only the last part of a long answer to a raw command."""
+        with socket.create_connection(self._address, _CONNECT_TIMEOUT_S) as connection:
+            connection.settimeout(_READ_TIMEOUT_S)
+            connection.sendall(b"lru_crawler metadump all\r\n")
+            for line in connection.makefile("rb"):
+                if line.strip() == b"END":
+                    return list(self._deadlines_ms)
+                fields = dict(part.partition(b"=")[::2] for part in line.split(b" "))
+                if b"key" not in fields:
+                    raise TransportError(
+                        f"memcached does not list its keys: {line.decode('ascii', 'replace').strip()}. Nothing was imported. "
+                        "It takes release 1.4.31 or newer, and lists them to one client at a time."
+                    )
+                expires_s = int(fields[b"exp"])
+                self._deadlines_ms[unquote_to_bytes(fields[b"key"])] = expires_s * 1000 if expires_s > 0 else None
+        raise TransportError(
+            "memcached ended the connection in the middle of the list of its keys. Nothing was imported."
+        )
 
     def _rows(self, keys: list[bytes]) -> list[Row]:
         found = self._client.get_many(keys)

@@ -61,7 +61,7 @@ class Command(BaseCommand):
             help="Keep the keys as they are, without the alias's prefix and version, in records that are never evicted: "
             "what the Keyspace and Kyoto clients read. Without it, records are the alias's own.",
         )
-        flag("--version", type=int, help="Version of the alias's keys (default: the alias's).", dest="key_version")
+        flag("--key-version", type=int, metavar="N", help="Version of the alias's keys (default: the alias's).")
         flag("--strip", default="", metavar="PREFIX", help="Import only keys with this prefix, and take it off.")
         flag("--values", choices=sorted(VALUES), default="auto", help="What values become; auto: int, text or bytes.")
         flag("--keep-existing", action="store_true", help="Leave keys alone that are there already.")
