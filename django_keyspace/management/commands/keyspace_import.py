@@ -65,7 +65,7 @@ class Command(BaseCommand):
         flag("--strip", default="", metavar="PREFIX", help="Import only keys with this prefix, and take it off.")
         flag("--values", choices=sorted(VALUES), default="auto", help="What values become; auto: int, text or bytes.")
         flag("--keep-existing", action="store_true", help="Leave keys alone that are there already.")
-        flag("--mark", type=Path, metavar="FILE", help="Note in this file how far it came, and go on from there.")
+        flag("--mark", metavar="FILE", help="Note in this file how far it came, and go on from there.")
         flag("--dry-run", action="store_true", help="Read and count everything, write nothing.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -88,7 +88,7 @@ class Command(BaseCommand):
     def _import(
         self, source: Source, cache: KeyspaceCache, options: dict[str, Any], tally: Counter[str], refused: list[str]
     ) -> None:
-        mark_file: Path | None = options["mark"]
+        mark_file = Path(options["mark"]) if options["mark"] else None
         mark, done = _read_mark(mark_file, options)
         if done:
             self.stderr.write(f"Going on behind the first {done:,} keys, as {mark_file} says.")
