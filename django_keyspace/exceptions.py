@@ -151,6 +151,24 @@ class UncleanStore(StorageError):
     code = "unclean-store"
 
 
+class DiskFailed(StorageError):
+    """The disk refused a read, a write or a sync. A node stops then: only a new process can find out what was kept."""
+
+    code = "disk-failed"
+
+
+class DamagedJournal(StorageError):
+    """The journal of a node lacks something that the node had promised to keep, so it must not take part as if it had it."""
+
+    code = "damaged-journal"
+
+
+class DamagedSnapshot(StorageError):
+    """A snapshot is incomplete, or its bytes are not those that were written; it is not used."""
+
+    code = "damaged-snapshot"
+
+
 class ForeignStore(StorageError):
     """The folder holds a database that this package did not make, or one of a newer format."""
 
@@ -164,9 +182,14 @@ class UnsafeFork(StorageError):
 
 
 class TransportError(KeyspaceError):
-    """The node could not be reached, or the connection broke before the operation was sent."""
+    """The node could not be reached, or the connection broke before the operation was sent.
+
+    Attributes:
+        reached: whether a node had been met when it happened: it was there, and then it did not answer.
+    """
 
     code = "transport"
+    reached: bool = False
 
 
 class NoConnection(TransportError, ConnectionError):
@@ -185,6 +208,12 @@ class ProtocolError(TransportError):
     """The other side sent something that is not this protocol, or a frame above the size limit."""
 
     code = "protocol"
+
+
+class NoLeader(TransportError):
+    """No node that takes the call was found within the leader timeout; nothing was done."""
+
+    code = "no-leader"
 
 
 class Overloaded(TransportError):

@@ -201,15 +201,16 @@ class BlockingConnection:
             raise error
         if error is self.link.ended_by:
             # The node's goodbye: it has not done what it has not answered.
-            return Failure(self.link.ended_by, sent=self.sent and not isinstance(error, NoConnection | Overloaded))
+            sent = self.sent and not isinstance(error, NoConnection | Overloaded)
+            return Failure(self.link.ended_by, sent, reached=True)
         if isinstance(error, ProtocolError):
-            return Failure(self.link.named(error), self.sent)
+            return Failure(self.link.named(error), self.sent, reached=True)
         if isinstance(error, KeyspaceError):
-            return Failure(error, self.sent)
+            return Failure(error, self.sent, reached=True)
         if isinstance(error, BlockingIOError | TimeoutError):
-            return Failure(time_is_over(endpoint, self.timeout_ms), self.sent)
+            return Failure(time_is_over(endpoint, self.timeout_ms), self.sent, reached=True)
         if isinstance(error, OSError):
-            return Failure(connection_broke(endpoint, error.strerror or error), self.sent)
+            return Failure(connection_broke(endpoint, error.strerror or error), self.sent, reached=True)
         raise error
 
     def is_stale(self) -> bool:
@@ -233,11 +234,13 @@ class BlockingPool:
     Arguments:
         endpoints: the nodes.
         timeout_ms: how long a call may take in all.
+        leader_timeout_ms: how long a call looks for a node; see :class:`Attempts`.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], timeout_ms: int) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], timeout_ms: int, leader_timeout_ms: int | None = None) -> None:
         self._endpoints = endpoints
         self._timeout_ms = timeout_ms
+        self._leader_timeout_ms = leader_timeout_ms
         self._timeout_s = timeout_ms / 1000
         self._first = 0  # index of the endpoint that answered last
         self._idle: deque[BlockingConnection] = deque()
@@ -269,7 +272,7 @@ class BlockingPool:
             return shape_result(name, arguments, result) if name in SHAPED else result
         refusal = error_from_code(status, str(result))
         if isinstance(refusal, Overloaded):
-            return self._persist(name, arguments, deadline_at_s, Failure(refusal, sent=False))
+            return self._persist(name, arguments, deadline_at_s, Failure(refusal, sent=False, reached=True))
         raise refusal
 
     def _take(self, look: bool, now_s: float) -> BlockingConnection | None:
@@ -300,7 +303,9 @@ class BlockingPool:
 
     def _persist(self, name: str, arguments: Sequence[Any], deadline_at_s: float, failure: Failure | None) -> Any:
         """Do an operation when there is no connection at hand, or the first attempt has failed."""
-        attempts = Attempts(name, self._endpoints, self._first, deadline_at_s, self._timeout_ms)
+        attempts = Attempts(
+            name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
+        )
         while True:
             if failure is not None:
                 sleep(attempts.after(failure, monotonic()))
@@ -310,7 +315,7 @@ class BlockingPool:
                     connection.close()
                     connection = None
                 if connection is None:
-                    connection = self._open(attempts.endpoint, deadline_at_s)
+                    connection = self._open(attempts.endpoint, attempts.connect_by_s)
             except KeyspaceError as error:
                 failure = Failure(error, sent=False)
                 continue
@@ -326,11 +331,11 @@ class BlockingPool:
             refusal = error_from_code(status, str(result))
             if not isinstance(refusal, Overloaded):
                 raise refusal
-            failure = Failure(refusal, sent=False)
+            failure = Failure(refusal, sent=False, reached=True)
 
-    def _open(self, endpoint: Endpoint, deadline_at_s: float) -> BlockingConnection:
+    def _open(self, endpoint: Endpoint, connect_by_s: float) -> BlockingConnection:
         connection = BlockingConnection(
-            endpoint, lonely=len(self._endpoints) == 1, deadline_at_s=deadline_at_s, timeout_ms=self._timeout_ms
+            endpoint, lonely=len(self._endpoints) == 1, deadline_at_s=connect_by_s, timeout_ms=self._timeout_ms
         )
         self._all.add(connection)
         return connection

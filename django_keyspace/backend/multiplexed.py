@@ -165,7 +165,7 @@ class LoopConnection(asyncio.Protocol):
         for request_id in overdue:
             future, _ = self._waiting.pop(request_id)
             if not future.done():
-                future.set_result(Failure(error, request_id <= self._sent_id))
+                future.set_result(Failure(error, request_id <= self._sent_id, reached=True))
         if self._waiting:
             next_at_s = min(deadline_at_s for _, deadline_at_s in self._waiting.values())
             self._timer = self.loop.call_at(next_at_s, self._end_overdue)
@@ -178,7 +178,7 @@ class LoopConnection(asyncio.Protocol):
         waiting, self._waiting = self._waiting, {}
         for request_id, (future, _) in waiting.items():
             if not future.done():
-                future.set_result(Failure(error, request_id <= self._sent_id and not undone))
+                future.set_result(Failure(error, request_id <= self._sent_id and not undone, reached=True))
         if not self._greeted.done():
             self._greeted.set_exception(error)
             # Nobody may be waiting for it any more, and that is nothing to complain about.
@@ -220,11 +220,13 @@ class LoopConnections:
     Arguments:
         endpoints: the nodes.
         timeout_ms: how long a call may take in all.
+        leader_timeout_ms: how long a call looks for a node; see :class:`Attempts`.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], timeout_ms: int) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], timeout_ms: int, leader_timeout_ms: int | None = None) -> None:
         self._endpoints = endpoints
         self._timeout_ms = timeout_ms
+        self._leader_timeout_ms = leader_timeout_ms
         self._timeout_s = timeout_ms / 1000
         self._first = 0
         self._forget()
@@ -264,7 +266,7 @@ class LoopConnections:
             return shape_result(name, arguments, result) if name in SHAPED else result
         error = error_from_code(status, str(result))
         if isinstance(error, Overloaded):
-            return await self._persist(loop, name, arguments, deadline_at_s, Failure(error, sent=False))
+            return await self._persist(loop, name, arguments, deadline_at_s, Failure(error, sent=False, reached=True))
         raise error
 
     async def _persist(
@@ -276,12 +278,14 @@ class LoopConnections:
         failure: Failure | None,
     ) -> Any:
         """Do an operation when there is no connection at hand, or the first attempt has failed."""
-        attempts = Attempts(name, self._endpoints, self._first, deadline_at_s, self._timeout_ms)
+        attempts = Attempts(
+            name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
+        )
         while True:
             if failure is not None:
                 await asyncio.sleep(attempts.after(failure, loop.time()))
             try:
-                connection = await self._connection(loop, attempts.index, deadline_at_s)
+                connection = await self._connection(loop, attempts.index, attempts.connect_by_s)
                 await connection.until_writable(deadline_at_s)
             except KeyspaceError as error:
                 failure = Failure(error, sent=False)
@@ -299,7 +303,7 @@ class LoopConnections:
             refusal = error_from_code(status, str(result))
             if not isinstance(refusal, Overloaded):
                 raise refusal
-            failure = Failure(refusal, sent=False)
+            failure = Failure(refusal, sent=False, reached=True)
 
     async def _connection(self, loop: asyncio.AbstractEventLoop, index: int, deadline_at_s: float) -> LoopConnection:
         """The loop's connection. If there is none, one task makes it and all others wait for that."""

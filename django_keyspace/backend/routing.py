@@ -19,6 +19,7 @@ from django_keyspace.exceptions import (
     DeadlineExceeded,
     KeyspaceError,
     NoConnection,
+    NoLeader,
     Overloaded,
     ProtocolError,
     TransportError,
@@ -44,6 +45,7 @@ ATTEMPTS_MAX: Final = 4
 """How often a call is tried in all: enough for a dead pooled connection and a node that restarts quickly."""
 RETRY_DELAY_MS: Final = 10
 """Pause before the second try of a node that is not there; doubles with each further one."""
+_DOUBLINGS_MAX: Final = 5
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%\w+)?")
@@ -275,10 +277,12 @@ class Failure:
     Attributes:
         error: what happened.
         sent: whether the node may have received the whole request.
+        reached: whether there was a connection to a node that had said hello.
     """
 
     error: KeyspaceError
     sent: bool
+    reached: bool = False
 
 
 class Attempts:
@@ -292,7 +296,9 @@ class Attempts:
         endpoints: all nodes of the location.
         first: index of the endpoint that is tried first.
         deadline_at_s: when the call's time is over, on the driver's monotonic clock.
-        timeout_ms: how long that was in the beginning, for messages.
+        timeout_ms: how long that was in the beginning.
+        leader_timeout_ms: how long to look for a node that takes the call, without one all the while. None: a few tries,
+            however long they take.
         jitter: gives a random number from 0 to 1.
     """
 
@@ -303,6 +309,7 @@ class Attempts:
         first: int,
         deadline_at_s: float,
         timeout_ms: int,
+        leader_timeout_ms: int | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
@@ -310,14 +317,23 @@ class Attempts:
         self.index = first
         self._endpoints = endpoints
         self._timeout_ms = timeout_ms
+        self._leader_timeout_ms = leader_timeout_ms
         self._jitter = jitter
         self._failed = 0
         self._unreachable = 0
+        self._alone_since_s = deadline_at_s - timeout_ms / 1000
 
     @property
     def endpoint(self) -> Endpoint:
         """The node to try next."""
         return self._endpoints[self.index]
+
+    @property
+    def connect_by_s(self) -> float:
+        """When a connection has to stand, on the driver's clock."""
+        if self._leader_timeout_ms is None:
+            return self.deadline_at_s
+        return min(self.deadline_at_s, self._alone_since_s + self._leader_timeout_ms / 1000)
 
     def after(self, failure: Failure, now_s: float) -> float:
         """Decide what follows a failed attempt.
@@ -338,10 +354,15 @@ class Attempts:
             ) from error
         if not isinstance(error, TransportError) or isinstance(error, ProtocolError):
             raise error
+        error.reached = failure.reached
+        if failure.reached:
+            self._alone_since_s = now_s  # there was a node until now
+        elif now_s >= self.connect_by_s < self.deadline_at_s:
+            raise self._no_leader(error)
         if isinstance(error, DeadlineExceeded) or now_s >= self.deadline_at_s:
-            raise self.time_is_over(error)
+            raise self._over(error)
         self._failed += 1
-        if self._failed >= ATTEMPTS_MAX * len(self._endpoints):
+        if self._gives_up(error):
             raise error
         if failure.sent and isinstance(error, NoConnection):
             return 0.0  # a connection broke: a new one may well work
@@ -350,14 +371,29 @@ class Attempts:
         rounds, position = divmod(self._unreachable, len(self._endpoints))
         if position and not isinstance(error, Overloaded):
             return 0.0  # there is another node that was not asked yet
-        delay_s: float = RETRY_DELAY_MS / 1000 * 2 ** max(rounds - 1, 0) * (0.5 + self._jitter())
+        delay_s: float = RETRY_DELAY_MS / 1000 * 2 ** min(max(rounds - 1, 0), _DOUBLINGS_MAX) * (0.5 + self._jitter())
+        if self._leader_timeout_ms is not None:
+            return min(delay_s, self.connect_by_s - now_s)
         if now_s + delay_s >= self.deadline_at_s:
             raise error
         return delay_s
 
-    def time_is_over(self, error: KeyspaceError | None = None) -> DeadlineExceeded:
+    def _gives_up(self, error: TransportError) -> bool:
+        """Whether there were enough attempts. While a leader is looked for, only time counts."""
+        patient = self._leader_timeout_ms is not None and not isinstance(error, Overloaded)
+        return not patient and self._failed >= ATTEMPTS_MAX * len(self._endpoints)
+
+    def _over(self, error: TransportError) -> DeadlineExceeded:
         """The error of a call whose time is over, and that has changed nothing."""
-        return time_is_over(self.endpoint, self._timeout_ms, error)
+        over = time_is_over(self.endpoint, self._timeout_ms, error)
+        over.reached = error.reached
+        return over
+
+    def _no_leader(self, error: TransportError) -> NoLeader:
+        return NoLeader(
+            f"No node that takes the call was found within {self._leader_timeout_ms:,} ms. Nothing was changed. The last "
+            f"thing that happened: {error}"
+        )
 
 
 def time_is_over(endpoint: Endpoint, timeout_ms: int, error: KeyspaceError | None = None) -> DeadlineExceeded:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
-from django_keyspace.backend.blocking import BlockingPool
+from django_keyspace.backend.blocking import BlockingConnection, BlockingPool
 from django_keyspace.backend.multiplexed import LoopConnections
 from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT, Endpoint, check_endpoints, parse_location
-from django_keyspace.exceptions import ConfigurationError
+from django_keyspace.exceptions import ConfigurationError, ProtocolError
+from django_keyspace.wire import NodeHello
 
 TIMEOUT_MS_MOST = 24 * 3600 * 1000
 
@@ -26,22 +28,27 @@ class RemoteEngine:
     Arguments:
         endpoints: the addresses of the node, or of all nodes of one cluster.
         timeout_ms: the time that one call may take in all, retries included.
+        leader_timeout_ms: how long of it a call may look for a node; None: a few tries, however long they take.
     Raises:
-        ConfigurationError: there is no endpoint, or the time is not legal.
+        ConfigurationError: there is no endpoint, or a time is not legal.
     """
 
     reads_inline = False
 
-    def __init__(self, endpoints: Sequence[Endpoint], *, timeout_ms: int = TIMEOUT_MS_DEFAULT) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        timeout_ms: int = TIMEOUT_MS_DEFAULT,
+        leader_timeout_ms: int | None = None,
+    ) -> None:
         self.endpoints = check_endpoints(endpoints)
-        if type(timeout_ms) is not int or not 1 <= timeout_ms <= TIMEOUT_MS_MOST:
-            raise ConfigurationError(
-                f"The timeout of a call must be an integer from 1 to {TIMEOUT_MS_MOST:,} milliseconds, "
-                f"not {timeout_ms!r:.40}."
-            )
+        check_timeout_ms("timeout of a call", timeout_ms)
+        if leader_timeout_ms is not None:
+            check_timeout_ms("leader timeout", leader_timeout_ms)
         self.timeout_ms = timeout_ms
-        self._blocking = BlockingPool(self.endpoints, timeout_ms)
-        self._loops = LoopConnections(self.endpoints, timeout_ms)
+        self._blocking = BlockingPool(self.endpoints, timeout_ms, leader_timeout_ms)
+        self._loops = LoopConnections(self.endpoints, timeout_ms, leader_timeout_ms)
         self.read = self.write = self.execute
 
     def execute(self, name: str, *arguments: Any) -> Any:
@@ -74,28 +81,60 @@ class RemoteEngine:
         self._loops.after_fork()
 
 
-_engines: dict[tuple[tuple[Endpoint, ...], int], RemoteEngine] = {}
+def check_timeout_ms(name: str, timeout_ms: Any) -> None:
+    """Raise :class:`ConfigurationError` unless this is a time that a call may have."""
+    if type(timeout_ms) is not int or not 1 <= timeout_ms <= TIMEOUT_MS_MOST:
+        raise ConfigurationError(
+            f"The {name} must be an integer from 1 to {TIMEOUT_MS_MOST:,} milliseconds, not {timeout_ms!r:.40}."
+        )
+
+
+def meet_node(endpoint: Endpoint, *, timeout_ms: int) -> NodeHello:
+    """Connect to a node, let it say who it is, and let go of it.
+
+    Arguments:
+        endpoint: its address.
+        timeout_ms: how long that may take.
+    Raises:
+        KeyspaceError: there is no node, or it does not take connections.
+    """
+    connection = BlockingConnection(
+        endpoint, lonely=True, deadline_at_s=monotonic() + timeout_ms / 1000, timeout_ms=timeout_ms
+    )
+    connection.close()
+    if connection.link.node is None:
+        raise ProtocolError(f"The node at {endpoint} did not say who it is.")
+    return connection.link.node
+
+
+_engines: dict[tuple[tuple[Endpoint, ...], int, int | None], RemoteEngine] = {}
 _engines_lock = threading.Lock()
 
 
-def remote_engine(location: str, *, timeout_ms: int = TIMEOUT_MS_DEFAULT) -> RemoteEngine:
+def remote_engine(
+    location: str, *, timeout_ms: int = TIMEOUT_MS_DEFAULT, leader_timeout_ms: int | None = None
+) -> RemoteEngine:
     """The engine of this process for a location: aliases with the same addresses and timeout share its connections.
 
     Arguments:
         location: ``keyspace://host:port/db`` or what else ``routing.parse_location`` takes. The database is not looked
-        at. timeout_ms: the time that one call may take in all.
+            at.
+        timeout_ms: the time that one call may take in all.
+        leader_timeout_ms: how long of it a call may look for a node; None: a few tries.
     Returns:
         An engine; always the same one for the same addresses and time.
     Raises:
         ConfigurationError: the location or the time is not legal.
     """
-    key = (parse_location(location).endpoints, timeout_ms)
+    key = (parse_location(location).endpoints, timeout_ms, leader_timeout_ms)
     engine = _engines.get(key)
     if engine is None:
         with _engines_lock:
             engine = _engines.get(key)
             if engine is None:
-                engine = _engines[key] = RemoteEngine(key[0], timeout_ms=timeout_ms)
+                engine = _engines[key] = RemoteEngine(
+                    key[0], timeout_ms=timeout_ms, leader_timeout_ms=leader_timeout_ms
+                )
     return engine
 
 
