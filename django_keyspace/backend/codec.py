@@ -19,7 +19,7 @@ import json
 import logging
 import pickle
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from hmac import compare_digest
@@ -98,10 +98,13 @@ _NATIVE_LOADERS: Final[dict[int, Callable[[bytes], Any]]] = {
 @lru_cache(maxsize=1)
 def signing_keys() -> tuple[bytes, ...]:
     """The keys for signatures: that of ``SECRET_KEY`` first, then those of ``SECRET_KEY_FALLBACKS``."""
-    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    return tuple(
-        blake2b(str(secret).encode(), person=b"keyspace.pickle", digest_size=32).digest() for secret in secrets
-    )
+    return keys_of_secrets([str(secret) for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)])
+
+
+def keys_of_secrets(secrets: Sequence[str | bytes]) -> tuple[bytes, ...]:
+    """The keys for signatures that come from some secrets: the first signs, all are accepted."""
+    encoded = (secret.encode() if isinstance(secret, str) else secret for secret in secrets)
+    return tuple(blake2b(secret, person=b"keyspace.pickle", digest_size=32).digest() for secret in encoded)
 
 
 def _forget_keys(*, setting: str, **kwargs: Any) -> None:
@@ -130,12 +133,14 @@ class Codec:
 
     Arguments:
         config: serializer, compression, signing and limits.
+        keys: gives the keys for signatures.
 
     Attributes:
         flags: the flags that every record of this alias carries.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, keys: Callable[[], tuple[bytes, ...]] = signing_keys) -> None:
+        self._keys = keys
         self.flags = _EVICTABLE if config.evictable else 0
         self._config = config
         self._tag, self._dump, self._load = _SERIALIZERS[config.serializer]
@@ -221,7 +226,7 @@ class Codec:
             if len(compressed) < len(payload):
                 payload, flags = compressed, flags | _COMPRESSED
         if flags & _SIGNED:
-            payload = _sign(signing_keys()[0], payload, tag, flags & _COMPRESSED) + payload
+            payload = _sign(self._keys()[0], payload, tag, flags & _COMPRESSED) + payload
         return tag, flags | self.flags, payload
 
     def decode(self, record: bytes) -> Any:
@@ -267,7 +272,7 @@ class Codec:
                 raise Unreadable("it is an unsigned pickle")
             return payload_of(record)
         signature, signed = record[HEADER_BYTES:_SIGNED_FROM], record[_SIGNED_FROM:]
-        for key in signing_keys():
+        for key in self._keys():
             if compare_digest(signature, _sign(key, signed, tag, flags & _COMPRESSED)):
                 return signed
         security_logger.warning(

@@ -25,19 +25,18 @@ def open_store(path: str | os.PathLike[str], options: StoreOptions | None = None
 
     Arguments:
         path: the folder; it need not exist.
-        options: how to open it; default options if None.
+        options: how to open it. None: as this process uses it already, otherwise with default options.
     Returns:
         Always the same object for the same folder.
     Raises:
         ConfigurationError: the folder is already used with other options in this process.
     """
-    options = options or StoreOptions()
     real_path = os.path.realpath(os.fspath(path))
     with _lock:
         store = _stores.get(real_path)
         if store is None:
-            store = _stores[real_path] = Store(real_path, options)
-        elif store.options != options:
+            store = _stores[real_path] = Store(real_path, options or StoreOptions())
+        elif options is not None and store.options != options:
             raise ConfigurationError(
                 f"Two aliases use the folder {real_path} with different options: {store.options} and {options}. "
                 "Give them the same durability, databases, max_bytes, map_bytes and value_bytes_max."
