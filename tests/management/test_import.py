@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 from django.core.cache import caches
-from django.core.management import call_command
-from django.core.management.base import CommandError
+from django.core.management import call_command, load_command_class
+from django.core.management.base import BaseCommand, CommandError
 
-from django_keyspace.management.importing import PAGE_KEYS
+from django_keyspace.management.importing import PAGE_KEYS, SOURCES
 
 from .servers import FakeMemcached, FakeRedis, serving
 
@@ -235,3 +235,13 @@ def test_bad_input(cache, kt: None, source: str, options: dict, words: str) -> N
     with pytest.raises(CommandError, match=words):
         imported(source, **options)
     assert cache.keys() == []
+
+
+def test_every_flag_and_source_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "migrate.md").read_text()
+    parser = load_command_class("django_keyspace", "keyspace_import").create_parser("manage.py", "keyspace_import")
+    django_flags = BaseCommand().create_parser("manage.py", "x")._option_string_actions
+    own = [flag for flag in parser._option_string_actions if flag not in django_flags]
+    assert len(own) >= 8
+    assert [flag for flag in own if f"`{flag}" not in page] == []
+    assert [scheme for scheme in SOURCES if f"`{scheme}://`" not in page] == []
