@@ -431,13 +431,14 @@ def test_system_checks_are_documented() -> None:
 
 def test_operations_are_documented() -> None:
     rows = table_rows(read("docs/operations.md"), "Operation")
-    documented = {cells[0]: (codes(cells[1]), cells[2], cells[3], cells[4]) for cells in rows}
+    documented = {cells[0]: (codes(cells[1]), cells[2], cells[3], cells[4], cells[5]) for cells in rows}
     in_code = {
         operation.name: (
             [name for name, _ in operation.parameters],
             "write" if operation.writes else "read",
             "yes" if operation.grows else "no",
             operation.record_deadline,
+            operation.overlay,
         )
         for operation in operations.OPERATIONS.values()
     }

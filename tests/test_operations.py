@@ -48,6 +48,7 @@ GOOD: dict[str, list[Any]] = {
     "limit": [0, 5, 2**63 - 1],
     "value": [VALUE, [1, 4, b""], (255, 255, b"x" * 100)],
     "expire": [None, "keep", 0, DEADLINE_MS_MAX, ("at", 0), ["at", DEADLINE_MS_MAX]],
+    "expiry": [0, DEADLINE_MS_MAX, ("at", 0), ["at", DEADLINE_MS_MAX]],
     "presence": ["always", "absent", "present"],
     "pairs": [[], [(KEY, VALUE)], [[KEY, list(VALUE)]]],
     "delta": [1],
@@ -79,6 +80,7 @@ BAD: dict[str, list[Any]] = {
     "limit": [-1, 2**63, None],
     "value": [None, b"x", (1, 4), (1, 4, "text"), (-1, 4, b""), (256, 0, b""), (1, 256, b""), (1, 4, b"x" * 101)],
     "expire": [-1, 1.5, True, "kept", "", ("at",), ("at", -1), ("in", 5), ("at", 1.5), DEADLINE_MS_MAX + 1, b"keep"],
+    "expiry": [None, "keep", -1, 1.5, True, ("at",), ("at", -1), ("set", 5), DEADLINE_MS_MAX + 1],
     "presence": ["", None, "nx", True, []],
     "pairs": [None, [KEY], [(KEY,)], [(b"", VALUE)], [(KEY, None)], {KEY: VALUE}],
     "delta": [None, "1", True],
@@ -119,6 +121,21 @@ def test_arguments_are_checked(name: str, parameter: str) -> None:
             continue  # no value: delete
         with pytest.raises((InvalidArgument, UnknownOperation)):
             check_call((name, *arguments(name, **{parameter: bad})), LIMITS, internal=True)
+
+
+KEEPING = [name for name, row in OPERATIONS.items() if row.record_deadline == "keep" and name != "rename"]
+
+
+@pytest.mark.parametrize("name", ["set", "touch", "cas", *KEEPING])
+def test_only_what_keeps_a_deadline_can_be_told_to_set_it(name: str) -> None:
+    good = [("set", None), ["set", 5], ("set", ("at", 5))]
+    bad = [("set",), ("set", "keep"), ("set", -1), ("set", ("set", 5)), ("set", ("at", -1))]
+    if name in KEEPING:
+        for expire in good:
+            check_call((name, *arguments(name, expire=expire)), LIMITS)
+    for expire in bad if name in KEEPING else [*bad, *good]:
+        with pytest.raises(InvalidArgument):
+            check_call((name, *arguments(name, expire=expire)), LIMITS)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -185,6 +202,8 @@ def test_the_table_is_complete() -> None:
     for name, row in OPERATIONS.items():
         assert row.name == name and row.summary.endswith(".") and row.writes is (name in WRITES)
         assert row.record_deadline == "none" or row.writes
+        assert row.overlay == "keep" or row.writes
+        assert (row.overlay == "set") == any(parameter == "expiry" for parameter, _ in row.parameters)
         has_expire = any(parameter == "expire" for parameter, _ in row.parameters)
         assert has_expire == (row.record_deadline != "none") or name == "rename"
         assert not row.grows or row.writes

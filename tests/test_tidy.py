@@ -157,7 +157,10 @@ class Door:
 FACES = ours("management", "dashboard", "apps", "checks", "conf", "keyspace", "kyoto")
 DOORS = (
     # What is beneath Django's door: the table, the words of the wire, errors and codes.
-    Door(("operations.py", "exceptions.py", "status.py"), only=ours("operations", "exceptions", "status")),
+    Door(
+        ("arguments.py", "operations.py", "exceptions.py", "status.py"),
+        only=ours("arguments", "operations", "exceptions", "status"),
+    ),
     Door(("wire.py",), only=("msgpack", *ours("operations", "exceptions", "status"))),
     Door(("store/",), only=("lmdb", *ours("operations", "exceptions", "store"))),
     Door(("node/",), never=("django", *ours("backend"), *FACES)),

@@ -24,6 +24,7 @@ METHODS: Final = frozenset(
     | {"incr", "decr", "incr_version", "decr_version", "incr_float", "incr_double", "append", "remove", "pop"}
     | {"get_with_revision", "cas", "test_and_set", "rename", "prune", "count"}
     | {"ttl", "pttl", "expire", "expire_at", "persist"}
+    | {"set_expiry", "remove_expiry", "clear_expiries"}
 )
 """The cache's methods that a batch offers: those that are one operation each."""
 

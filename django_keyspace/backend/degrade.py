@@ -51,6 +51,9 @@ MISS_ANSWERS: Final[dict[str, Callable[[tuple[Any, ...], KeyspaceError], Any]]] 
     "rename": _answer(False),
     "prune": _answer(0),
     "clear": _answer(0),
+    "set_expiry": _answer(False),
+    "remove_expiry": _answer(0),
+    "clear_expiries": _answer(0),
     "cull": _answer(0),
     "batch": lambda arguments, error: [(error.code, str(error))] * len(arguments[0]),
 }

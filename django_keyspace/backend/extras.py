@@ -89,6 +89,31 @@ class ExtraMethods(Steppable):
 
     persist, apersist = twins(_persist)
 
+    def _set_expiry(self, key: Any, timeout: Timeout, version: Any = None) -> Steps[bool]:
+        """Hang a deadline on a key's name, whether or not there is a value. True.
+
+        It stays when the value is overwritten, deleted or moved away, until :meth:`remove_expiry`; a value dies at it or at
+        the end of its own timeout, whichever is earlier. Source: Keyspace's set_expiry.
+        """
+        expiry = self._expire(timeout)
+        if expiry is None:
+            raise InvalidArgument("A deadline of a name needs a timeout. Nothing was changed. Use remove_expiry.")
+        return (yield "set_expiry", self._database, self._key(key, version), expiry)
+
+    set_expiry, aset_expiry = twins(_set_expiry)
+
+    def _remove_expiry(self, key: Any, version: Any = None) -> Steps[int]:
+        """Take the deadline off a key's name; the value keeps the timeout of its own. 1 if there was one, else 0."""
+        return (yield "remove_expiry", self._database, self._key(key, version))
+
+    remove_expiry, aremove_expiry = twins(_remove_expiry)
+
+    def _clear_expiries(self) -> Steps[int]:
+        """Take the deadlines off all names of the database, of all prefixes and versions. Their number."""
+        return (yield "clear_expiries", self._database)
+
+    clear_expiries, aclear_expiries = twins(_clear_expiries)
+
     # ------------------------------------------------------------------------------------------- one key
 
     def _incr_float(

@@ -17,7 +17,7 @@ from django_keyspace.store import eviction
 from django_keyspace.store.apply import apply
 
 if TYPE_CHECKING:
-    from django_keyspace.store.apply import WriteContext
+    from django_keyspace.store.context import WriteContext
     from django_keyspace.store.options import Counters, StoreOptions
 
 _VALUE, _PAYLOAD = itemgetter(1), itemgetter(2)

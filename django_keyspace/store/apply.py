@@ -16,7 +16,7 @@ from zlib import crc32
 
 from django_keyspace.exceptions import KeyspaceError, MissingKey, NotANumber, NumberOverflow, WrongType
 from django_keyspace.operations import INT64_MAX, INT64_MIN, Call, Expire, Value, value_too_large
-from django_keyspace.store import deadlines
+from django_keyspace.store import deadlines, overlay
 from django_keyspace.store.deadlines import BUCKET_SHIFT
 from django_keyspace.store.queries import READS, end_of_prefix
 from django_keyspace.store.record import (
@@ -32,106 +32,10 @@ from django_keyspace.store.record import (
 )
 
 if TYPE_CHECKING:
-    from django_keyspace.store.environment import Environment
+    from django_keyspace.store.context import WriteContext
 
 _EVICTABLE = int(Flag.EVICTABLE)
 _COMPRESSED = int(Flag.COMPRESSED)
-
-
-class WriteContext:
-    """One write transaction: where operations are applied, and what they have in common.
-
-    Attributes:
-        txn: the LMDB transaction.
-        store: handles and limits; ``databases`` are its handles.
-        log_time_ms: the time of this transaction for all deadlines in it.
-        revision: the number of this transaction; each record that it writes carries it.
-        changed: whether anything was written; otherwise there is nothing to commit.
-        written_bytes: payload bytes written so far, for the soft limit.
-        kept: change of the number of records that are not evictable, by database.
-    """
-
-    __slots__ = ("changed", "databases", "kept", "log_time_ms", "revision", "store", "txn", "written_bytes")
-
-    def __init__(self, txn: Any, store: Environment, log_time_ms: int, revision: int) -> None:
-        self.txn = txn
-        self.store = store
-        self.databases = store.databases
-        self.log_time_ms = log_time_ms
-        self.revision = revision
-        self.changed = False
-        self.written_bytes = 0
-        self.kept: dict[int, int] = {}
-
-    def find(self, database: int, key: bytes) -> tuple[bytes | None, bytes | None]:
-        """``(stored, live)``: the record as it lies there, and the same unless it is expired."""
-        stored = self.txn.get(key, None, self.databases[database])
-        if stored is None:
-            return None, None
-        (deadline_ms,) = deadline_of(stored)
-        return stored, None if deadline_ms and deadline_ms <= self.log_time_ms else stored
-
-    def deadline(self, expire: Expire, live: bytes | None) -> int:
-        """The deadline that an ``expire`` argument stands for, 0 for none. ``live`` is the record it may be kept from."""
-        if expire is None:
-            return 0
-        if isinstance(expire, int):
-            return self.log_time_ms + expire
-        if isinstance(expire, str):  # KEEP, the only word
-            return int(deadline_of(live)[0]) if live is not None else 0
-        return max(expire[1], 1)
-
-    def put(
-        self, database: int, key: bytes, tag: int, flags: int, payload: bytes, deadline_ms: int, stored: bytes | None
-    ) -> None:
-        """Write a record over ``stored``, what lies there now. With a deadline in the past: only delete that."""
-        if deadline_ms and deadline_ms <= self.log_time_ms:
-            if stored is not None:
-                self.drop(database, key, stored)
-            return
-        # What replace() does for most overwrites, without the call: the same kind of record, an early entry in the index.
-        old_flags, bucket = flags_and_bucket(stored) if stored is not None else (0, 0)
-        if old_flags & flags & _EVICTABLE and deadline_ms and 0 < bucket <= (deadline_ms >> BUCKET_SHIFT) + 1:
-            self.changed = True
-        else:
-            bucket = self.replace(database, key, flags, deadline_ms, stored)
-        record = pack_header(tag, flags, crc32(payload), self.revision, deadline_ms, bucket) + payload
-        self.txn.put(key, record, True, True, False, self.databases[database])
-        self.written_bytes += len(record) + len(key)
-
-    def replace(self, database: int, key: bytes, flags: int, deadline_ms: int, stored: bytes | None) -> int:
-        """Account for a record that is about to be written over ``stored``. The bucket for its header."""
-        self.changed = True
-        bucket = 0
-        if stored is not None:
-            old_flags, bucket = flags_and_bucket(stored)
-            if (old_flags ^ flags) & _EVICTABLE:
-                self.count_kept(database, 1 if old_flags & _EVICTABLE else -1)
-        elif not flags & _EVICTABLE:
-            self.count_kept(database, 1)
-        if deadline_ms and 0 < bucket <= (deadline_ms >> BUCKET_SHIFT) + 1:
-            return bucket  # the usual overwrite: the index leads here early enough
-        if bucket:
-            deadlines.forget(self, database, key, bucket)
-        return deadlines.index_deadline(self, database, key, deadline_ms) if deadline_ms else 0
-
-    def drop(self, database: int, key: bytes, stored: bytes) -> None:
-        """Delete a record."""
-        self.account_drop(database, key, stored)
-        self.txn.delete(key, db=self.databases[database])
-
-    def account_drop(self, database: int, key: bytes, stored: bytes) -> None:
-        """Account for a record that is being deleted: its entry in the deadline index goes with it."""
-        flags, bucket = flags_and_bucket(stored)
-        if not flags & _EVICTABLE:
-            self.count_kept(database, -1)
-        if bucket:
-            deadlines.forget(self, database, key, bucket)
-        self.changed = True
-
-    def count_kept(self, database: int, change: int) -> None:
-        """Note that records which must not be evicted came or went."""
-        self.kept[database] = self.kept.get(database, 0) + change
 
 
 def apply(context: WriteContext, call: Call) -> Any:
@@ -154,23 +58,23 @@ def apply(context: WriteContext, call: Call) -> Any:
 def set_value(context: WriteContext, database: int, key: bytes, value: Value, expire: Expire, presence: str) -> bool:
     if presence == "always" and not isinstance(expire, str):  # the hot path: nothing depends on what is there
         stored = context.txn.get(key, None, context.databases[database])
-        deadline_ms = context.log_time_ms + expire if type(expire) is int else context.deadline(expire, None)
+        deadline_ms = context.log_time_ms + expire if type(expire) is int else context.deadline(expire)
     else:
         stored, live = context.find(database, key)
         if presence != "always" and (presence == "absent") == (live is not None):
             return False
-        deadline_ms = context.deadline(expire, live)
+        deadline_ms = context.new_deadline(expire, database, key, live)
     tag, flags, payload = value
     context.put(database, key, tag, flags, payload, deadline_ms, stored)
     return True
 
 
 def set_many(context: WriteContext, database: int, pairs: Sequence[tuple[bytes, Value]], expire: Expire) -> int:
-    if isinstance(expire, str):
+    if isinstance(expire, str) or context.has_overlay:
         for key, value in pairs:
             set_value(context, database, key, value, expire, "always")
         return len(pairs)
-    deadline_ms, revision = context.deadline(expire, None), context.revision
+    deadline_ms, revision = context.deadline(expire), context.revision
     if deadline_ms and deadline_ms <= context.log_time_ms:
         delete_many(context, database, [key for key, _ in pairs])
         return len(pairs)
@@ -197,7 +101,8 @@ def touch(context: WriteContext, database: int, key: bytes, expire: Expire) -> b
     if live is None:
         return False
     tag, flags, _, _, _, _ = unpack_header(live)
-    context.put(database, key, tag, flags, live[HEADER_BYTES:], context.deadline(expire, live), stored)
+    deadline_ms = context.new_deadline(expire, database, key, live)
+    context.put(database, key, tag, flags, live[HEADER_BYTES:], deadline_ms, stored)
     return True
 
 
@@ -232,8 +137,9 @@ def _number_at(
             raise MissingKey(
                 "There is nothing to count under the key. Nothing was changed. Set it first, or give a default."
             )
-        return default, flags, context.deadline(expire, None), stored
-    tag, flags, _, _, deadline_ms, _ = unpack_header(live)
+        return default, flags, context.kept_deadline(expire, database, key, None), stored
+    tag, flags, _, _, _, _ = unpack_header(live)
+    deadline_ms = context.kept_deadline(expire, database, key, live)
     with contextlib.suppress(KeyError, ValueError):
         return accepted[tag](payload_of(live)), flags, deadline_ms, stored
     wanted = "an integer" if len(accepted) == 1 else "a number"
@@ -269,9 +175,9 @@ def incr_float(
 def append(context: WriteContext, database: int, key: bytes, value: Value, expire: Expire) -> int:
     tag, flags, payload = value
     stored, live = context.find(database, key)
-    deadline_ms = context.deadline(expire, None)
+    deadline_ms = context.kept_deadline(expire, database, key, live)
     if live is not None:
-        old_tag, flags, _, _, deadline_ms, _ = unpack_header(live)
+        old_tag, flags, _, _, _, _ = unpack_header(live)
         if old_tag != tag or tag not in (Tag.TEXT, Tag.BYTES, Tag.RAW):
             raise WrongType("Only text can be appended to text, and bytes to bytes. Nothing was changed.")
         old_payload = payload_of(live)
@@ -310,7 +216,8 @@ def cas(
         return False, live
     if value is not None:
         tag, flags, payload = value
-        context.put(database, condition[1], tag, flags, payload, context.deadline(expire, live), stored)
+        deadline_ms = context.new_deadline(expire, database, condition[1], live)
+        context.put(database, condition[1], tag, flags, payload, deadline_ms, stored)
     elif stored is not None:
         context.drop(database, condition[1], stored)
     return True, live
@@ -322,7 +229,8 @@ def rename(context: WriteContext, database: int, key: bytes, new_key: bytes) -> 
         return False
     if key != new_key:
         target, _ = context.find(database, new_key)
-        tag, flags, _, _, deadline_ms, _ = unpack_header(live)
+        tag, flags, _, _, _, _ = unpack_header(live)
+        deadline_ms = context.own_deadline(database, key, live)
         context.drop(database, key, stored)
         context.put(database, new_key, tag, flags, live[HEADER_BYTES:], deadline_ms, target)
     return True
@@ -354,6 +262,8 @@ def clear(context: WriteContext, database: int, everything: bool) -> int:
             context.count_kept(database, -kept)
     else:
         records = _clear_evictable(context, database)
+    if context.has_overlay:
+        overlay.forget_cleared(context, database)
     if not any(txn.stat(other)["entries"] for other in store.databases.values()):
         txn.drop(store.deadlines, delete=False)
     elif not txn.stat(handle)["entries"]:
@@ -421,13 +331,14 @@ def atomic(
         if not _holds(context, database, condition)[0]:
             return False, index
     outer, kept, written_bytes = context.txn, dict(context.kept), context.written_bytes
+    has_overlay = context.has_overlay
     context.txn = context.store.child_transaction(outer)
     try:
         results = [apply(context, call) for call in calls]
         context.txn.commit()
     except BaseException:
         context.txn.abort()
-        context.kept, context.written_bytes = kept, written_bytes
+        context.kept, context.written_bytes, context.has_overlay = kept, written_bytes, has_overlay
         raise
     finally:
         context.txn = outer
@@ -448,6 +359,9 @@ WRITES: Final[dict[str, Callable[..., Any]]] = {
     "rename": rename,
     "prune": prune,
     "clear": clear,
+    "set_expiry": overlay.set_expiry,
+    "remove_expiry": overlay.remove_expiry,
+    "clear_expiries": overlay.clear_expiries,
     "cull": cull,
     "batch": batch,
     "atomic": atomic,

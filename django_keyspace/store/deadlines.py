@@ -16,12 +16,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from django_keyspace.store import overlay
 from django_keyspace.store.record import unpack_header, with_deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from django_keyspace.store.apply import WriteContext
+    from django_keyspace.store.context import WriteContext
 
 BUCKET_SHIFT: Final = 13
 """A bucket is 2**13 ms."""
@@ -108,13 +109,15 @@ def settle(context: WriteContext, entry: bytes, bucket: int, database: int, key:
 
 
 def sweep(context: WriteContext, records: int) -> tuple[int, bool]:
-    """Delete expired records, at most ``records`` entries' worth.
+    """Delete expired records and names' deadlines that are over, at most ``records`` entries' worth.
 
     Returns:
         ``(deleted, more)``: how many records went, and whether others are due.
     """
     now_bucket = bucket_of(max(context.log_time_ms, 1))
-    deleted = visited = 0
+    visited, deleted, more = overlay.sweep(context, records)
+    if more:
+        return deleted, True
     for entry, bucket, database, key in due_entries(context, now_bucket):
         if visited >= records:
             return deleted, True

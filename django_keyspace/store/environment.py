@@ -41,6 +41,10 @@ pack_meta, unpack_meta = _META.pack, _META.unpack
 _META_FORMAT: Final = 1
 META_CLEAN: Final = 1
 """Flag of the meta record: the state file says clean, so the next unsynced write must first make it say dirty."""
+META_OVERLAY: Final = 2
+"""Flag of the meta record: the expiry overlay may have entries. Without it no write looks there."""
+_INDEXES: Final = (b"deadlines", b"overlay")
+"""LMDB's names of the databases that are not numbered."""
 
 
 class Meta(NamedTuple):
@@ -48,7 +52,7 @@ class Meta(NamedTuple):
 
     Attributes:
         format: version of the records' layout.
-        flags: :data:`META_CLEAN` or 0.
+        flags: bits of :data:`META_CLEAN` and :data:`META_OVERLAY`.
         revision: number of the last write transaction.
         log_ms: the log clock at that transaction.
         boot_ms: the host's monotonic clock at that moment.
@@ -75,6 +79,7 @@ class Environment:
     Attributes:
         databases: handles of the numbered databases and of those with their models, by number.
         deadlines: handle of the deadline index.
+        overlay: handle of the expiry overlay.
         limits: what arguments are checked against.
         begin: LMDB's ``begin``.
     """
@@ -93,7 +98,7 @@ class Environment:
             self.databases = {
                 number: self.lmdb.open_db(name, create=False) for number, name in self._database_names().items()
             }
-            self.deadlines = self.lmdb.open_db(b"deadlines", create=False)
+            self.deadlines, self.overlay = (self.lmdb.open_db(name, create=False) for name in _INDEXES)
             self.lmdb.reader_check()
         except BaseException:
             self.lmdb.close()
@@ -132,9 +137,8 @@ class Environment:
 
     def _make_databases(self) -> None:
         with self.lmdb.begin(write=True) as txn:
-            for name in self._database_names().values():
+            for name in (*_INDEXES, *self._database_names().values()):
                 self.lmdb.open_db(name, txn=txn)
-            self.lmdb.open_db(b"deadlines", txn=txn)
             log_ms, boot_ms = clock.next_log_time(0, 0)
             self.write_meta(txn, Meta(_META_FORMAT, META_CLEAN, 0, log_ms, boot_ms))
         self.lmdb.sync(True)
@@ -142,7 +146,7 @@ class Environment:
     def _check_format(self) -> None:
         with self.lmdb.begin() as txn:
             record = txn.get(META_KEY)
-            names = list(self._database_names().values())
+            names = [*_INDEXES, *self._database_names().values()]
             has_all = all(txn.get(name) is not None for name in names)
         if record is None and not self.lmdb.stat()["entries"]:
             # The state file says that this is our store: whoever made it was killed just then, or the file was emptied.
@@ -158,7 +162,7 @@ class Environment:
                 f"The data of {self.folder.path} has format {version}; this release knows {_META_FORMAT}. It was not "
                 "touched. Use the release that made it."
             )
-        if not has_all:  # the option databases was raised, or a release without models made the store
+        if not has_all:  # the option databases was raised, or a release without models or overlay made the store
             with self.lmdb.begin(write=True) as txn:
                 for name in names:
                     self.lmdb.open_db(name, txn=txn)
@@ -216,7 +220,7 @@ class Environment:
     def used_bytes(self, txn: Any) -> int:
         """Bytes of the pages that hold data now. (The file's size only says how many there once were.)"""
         pages = page_bytes = 0
-        for handle in (self._main, self.deadlines, *self.databases.values()):
+        for handle in (self._main, self.deadlines, self.overlay, *self.databases.values()):
             stat = txn.stat(handle)
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
             page_bytes = stat["psize"]
@@ -238,6 +242,7 @@ class Environment:
             "records_by_database": records,
             "kept_records_by_database": [self.kept_records(txn, number) for number in numbers],
             "model_records_by_database": [entries[MODELS_BASE + number] for number in numbers],
+            "expiries": int(txn.stat(self.overlay)["entries"]) // 2,
             "used_bytes": self.used_bytes(txn),
             "max_bytes": self.options.max_bytes,
             "file_bytes": os.path.getsize(self.folder.file(DATA_FILE)),

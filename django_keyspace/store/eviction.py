@@ -15,7 +15,7 @@ from django_keyspace.store.deadlines import due_entries
 from django_keyspace.store.record import Flag, unpack_header
 
 if TYPE_CHECKING:
-    from django_keyspace.store.apply import WriteContext
+    from django_keyspace.store.context import WriteContext
 
 Address = tuple[int, bytes]
 ROUND_ADDRESSES_MAX: Final = 250

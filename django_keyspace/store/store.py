@@ -21,10 +21,18 @@ import lmdb
 
 from django_keyspace.exceptions import KeyspaceError, StorageError
 from django_keyspace.operations import Call
-from django_keyspace.store import clock, deadlines
+from django_keyspace.store import clock, deadlines, overlay
 from django_keyspace.store.admission import Admission, grows
-from django_keyspace.store.apply import WriteContext, apply
-from django_keyspace.store.environment import META_CLEAN, META_KEY, Environment, pack_meta, unpack_meta
+from django_keyspace.store.apply import apply
+from django_keyspace.store.context import WriteContext
+from django_keyspace.store.environment import (
+    META_CLEAN,
+    META_KEY,
+    META_OVERLAY,
+    Environment,
+    pack_meta,
+    unpack_meta,
+)
 from django_keyspace.store.lock import LockClosed
 from django_keyspace.store.maintenance import Maintenance
 from django_keyspace.store.opening import OpenableStore
@@ -218,7 +226,7 @@ class Store(OpenableStore):
             log_ms, boot_ms = clock.next_log_time(log_ms, boot_ms)
             if log_ms < self._floor_ms:
                 log_ms = self._floor_ms  # what a reader here saw expire must not come back
-            context = WriteContext(txn, environment, log_ms, revision + 1)
+            context = WriteContext(txn, environment, log_ms, revision + 1, bool(flags & META_OVERLAY))
             refusal = self._admission.admit(context, calls)
             results: list[Any] = []
             for call in calls:
@@ -234,9 +242,11 @@ class Store(OpenableStore):
                 return results
             if context.kept:
                 self._note_kept_records(context)
-            if flags and not self._syncs_commits:
+            if flags & META_CLEAN and not self._syncs_commits:
                 self.folder.mark_dirty()
-                flags = 0
+                flags ^= META_CLEAN
+            if context.has_overlay is not bool(flags & META_OVERLAY):
+                flags ^= META_OVERLAY
             meta = (version, flags, revision + 1, log_ms, boot_ms)
             txn.put(META_KEY, pack_meta(*meta))
             txn.commit()
@@ -282,14 +292,14 @@ class Store(OpenableStore):
                     return
                 with environment.begin(write=True) as txn:
                     meta = environment.read_meta(txn)
-                    environment.write_meta(txn, meta._replace(flags=META_CLEAN))
+                    environment.write_meta(txn, meta._replace(flags=meta.flags | META_CLEAN))
                 environment.lmdb.sync(True)
                 self.folder.mark_clean()
         finally:
             lock.release()
 
     def sweep_is_due(self) -> bool:
-        """Whether the deadline index begins with an entry whose whole bucket is over. Writes nothing."""
+        """Whether the deadline index begins with an entry whose whole bucket is over, or a name's deadline is. Writes nothing."""
         with self._inside("look for due records") as environment:
             if environment is None:
                 return False
@@ -299,7 +309,8 @@ class Store(OpenableStore):
             ):  # see _recover; there is a next tick
                 context = WriteContext(txn, environment, max(clock.wall_ms(), self._log_now(txn)), 0)
                 due = deadlines.bucket_of(context.log_time_ms) - 1
-                return next(deadlines.due_entries(context, due), None) is not None
+                fired = next(overlay.fired(context), None) is not None
+                return fired or next(deadlines.due_entries(context, due), None) is not None
             return False
 
     def shutdown(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from django_keyspace.exceptions import KeyspaceError, MissingKey, NotANumber, NumberOverflow, WrongType
@@ -12,13 +12,19 @@ from django_keyspace.store.record import Flag, Tag
 
 @dataclass(frozen=True)
 class Stored:
-    """A record as it lies there, expired or not."""
+    """A record as it lies there, expired or not.
+
+    Attributes:
+        deadline_ms: the one that counts: the earlier of its own and its name's.
+        own_ms: its own.
+    """
 
     tag: int
     flags: int
     payload: bytes
     deadline_ms: int
     revision: int
+    own_ms: int
 
     @property
     def evictable(self) -> bool:
@@ -33,12 +39,14 @@ class Model:
 
     Attributes:
         stored: what lies there, by database and key.
+        expiries: deadlines of names, also of those that have fired and still lie there.
         now_ms: the log clock.
         revision: number of the running write.
     """
 
     def __init__(self, now_ms: int) -> None:
         self.stored: dict[Address, Stored] = {}
+        self.expiries: dict[Address, int] = {}
         self.now_ms = now_ms
         self.revision = 0
 
@@ -61,18 +69,32 @@ class Model:
         method: Callable[..., Any] = getattr(self, f"op_{name}")
         return method(*args)
 
-    def _put(self, database: int, key: bytes, value: Sequence[Any], deadline_ms: int) -> None:
-        if 0 < deadline_ms <= self.now_ms:
+    def expiry(self, address: Address) -> int:
+        """The deadline of a name that has not fired, 0 for none."""
+        deadline_ms = self.expiries.get(address, 0)
+        return deadline_ms if deadline_ms > self.now_ms else 0
+
+    def _put(self, database: int, key: bytes, value: Sequence[Any], own_ms: int) -> None:
+        if 0 < own_ms <= self.now_ms:
             self.stored.pop((database, key), None)
-        else:
-            self.stored[database, key] = Stored(*value, deadline_ms, self.revision)
+            return
+        name_ms = self.expiry((database, key))
+        if not name_ms:
+            self.expiries.pop((database, key), None)
+        deadline_ms = min(own_ms or name_ms, name_ms or own_ms)
+        self.stored[database, key] = Stored(*value, deadline_ms, self.revision, own_ms)
 
     def _deadline(self, expire: Any, old: Stored | None) -> int:
         if expire is None:
             return 0
         if expire == "keep":
-            return old.deadline_ms if old else 0
+            return old.own_ms if old else 0
         return max(expire[1], 1) if isinstance(expire, tuple) else self.now_ms + expire
+
+    def _kept_deadline(self, expire: Any, old: Stored | None) -> int:
+        if isinstance(expire, tuple) and expire[0] == "set":
+            return self._deadline(expire[1], None)
+        return old.own_ms if old else self._deadline(expire, None)
 
     # -------------------------------------------------------------------------------------------------- writes
 
@@ -111,10 +133,10 @@ class Model:
         if old is None:
             if default is None:
                 raise MissingKey
-            return default + delta, flags, self._deadline(expire, None)
+            return default + delta, flags, self._kept_deadline(expire, None)
         if old.tag not in tags:
             raise NotANumber
-        return read(old.payload) + delta, old.flags, old.deadline_ms
+        return read(old.payload) + delta, old.flags, self._kept_deadline(expire, old)
 
     def op_incr(self, database: int, key: bytes, *args: Any) -> int:
         number, flags, deadline_ms = self._count(int, {Tag.INTEGER}, database, key, *args)
@@ -130,11 +152,11 @@ class Model:
 
     def op_append(self, database: int, key: bytes, value: Any, expire: Any) -> int:
         old, (tag, flags, payload) = self.live(database, key), value
-        deadline_ms = self._deadline(expire, None)
+        deadline_ms = self._kept_deadline(expire, old)
         if old is not None:
             if old.tag != tag or tag not in (Tag.TEXT, Tag.BYTES):
                 raise WrongType
-            payload, flags, deadline_ms = old.payload + payload, old.flags, old.deadline_ms
+            payload, flags = old.payload + payload, old.flags
         self._put(database, key, (tag, flags, payload), deadline_ms)
         return len(payload)
 
@@ -163,7 +185,7 @@ class Model:
             return False
         if key != new_key:
             del self.stored[database, key]
-            self.stored[database, new_key] = replace(old, revision=self.revision)
+            self._put(database, new_key, (old.tag, old.flags, old.payload), old.own_ms)
         return True
 
     def op_prune(self, database: int, prefix: bytes) -> int:
@@ -172,7 +194,33 @@ class Model:
         return live
 
     def op_clear(self, database: int, everything: bool) -> int:
-        return self._forget(lambda address, record: address[0] == database and (everything or record.evictable))
+        number = self._forget(lambda address, record: address[0] == database and (everything or record.evictable))
+        for address in [address for address in self.expiries if address[0] == database and address not in self.stored]:
+            del self.expiries[address]
+        return number
+
+    def op_set_expiry(self, database: int, key: bytes, expiry: Any) -> bool:
+        address, old, deadline_ms = (database, key), self.live(database, key), self._deadline(expiry, None)
+        self.expiries.pop(address, None)
+        self.stored.pop(address, None)
+        if deadline_ms > self.now_ms:
+            self.expiries[address] = deadline_ms
+            if old is not None:
+                self._put(database, key, (old.tag, old.flags, old.payload), old.own_ms)
+        return True
+
+    def op_remove_expiry(self, database: int, key: bytes) -> int:
+        address, old = (database, key), self.live(database, key)
+        deadline_ms = self.expiries.pop(address, None)
+        if deadline_ms is not None and old is None:
+            if deadline_ms <= self.now_ms:
+                self.stored.pop(address, None)
+        elif deadline_ms is not None:
+            self._put(database, key, (old.tag, old.flags, old.payload), old.own_ms)
+        return int(deadline_ms is not None and deadline_ms > self.now_ms)
+
+    def op_clear_expiries(self, database: int) -> int:
+        return sum(self.op_remove_expiry(*address) for address in list(self.expiries) if address[0] == database)
 
     def _forget(self, doomed: Callable[[Address, Stored], bool]) -> int:
         addresses = [address for address, record in self.stored.items() if doomed(address, record)]
@@ -208,11 +256,11 @@ class Model:
         for index, (database, condition) in enumerate(conditions):
             if not self.holds(database, condition):
                 return False, index
-        before = dict(self.stored)
+        before = dict(self.stored), dict(self.expiries)
         try:
             return True, [self.do(*call) for call in calls]
         except KeyspaceError:
-            self.stored = before
+            self.stored, self.expiries = before
             raise
 
     # -------------------------------------------------------------------------------------------------- reads

@@ -18,6 +18,7 @@ from django_keyspace.operations import OPERATIONS, WRITES
 from django_keyspace.store import Store, StoreOptions, clock
 from django_keyspace.store import store as store_module
 from django_keyspace.store.deadlines import bucket_of
+from django_keyspace.store.environment import META_OVERLAY
 from django_keyspace.store.record import HEADER_BYTES, Flag, Tag, unpack_header
 from tests.store.model import Model
 
@@ -43,6 +44,8 @@ expires = st.one_of(
     st.sampled_from([0, 1, 50, 10_000, 16_000, 20_000, 24_000, 10**9]),
     st.integers(-20_000, 200_000).map(lambda ms: ("at", START_MS + ms)),
 )
+moments = expires.filter(lambda expire: expire not in (None, "keep"))
+kept_expires = expires | expires.filter(lambda expire: expire != "keep").map(lambda expire: ("set", expire))
 conditions = st.one_of(
     st.tuples(st.sampled_from(["absent", "present"]), keys),
     st.tuples(st.just("revision"), keys, st.integers(1, 20)),
@@ -63,13 +66,18 @@ writes = st.one_of(
     call("delete", databases, keys),
     call("delete_many", databases, several),
     call("remove", databases, keys),
-    call("incr", databases, keys, st.integers(-3, 3), st.none() | st.just(7), expires, flag_bits),
-    call("incr_float", databases, keys, st.sampled_from([0.5, -1.0]), st.none() | st.just(1.0), expires, flag_bits),
-    call("append", databases, keys, values, expires),
+    call("incr", databases, keys, st.integers(-3, 3), st.none() | st.just(7), kept_expires, flag_bits),
+    call(
+        "incr_float", databases, keys, st.sampled_from([0.5, -1.0]), st.none() | st.just(1.0), kept_expires, flag_bits
+    ),
+    call("append", databases, keys, values, kept_expires),
     call("cas", databases, conditions, st.none() | values, expires),
     call("rename", databases, keys, keys),
     call("prune", databases, prefixes),
     call("clear", databases, st.booleans()),
+    call("set_expiry", databases, keys, moments),
+    call("remove_expiry", databases, keys),
+    call("clear_expiries", databases),
     call("cull", databases, several, st.integers(0, 6), st.integers(0, 4)),
     call("evict", st.lists(st.tuples(databases, keys), max_size=3)),
 )
@@ -87,8 +95,8 @@ blocks = st.one_of(
     call("atomic", st.lists(st.tuples(databases, conditions), max_size=2), st.lists(writes | reads, max_size=5)),
 )
 TRIED = {"sweep", "status", "batch", "atomic"} | set(
-    "set set_many touch delete delete_many remove incr incr_float append cas rename prune clear cull evict".split()  # noqa: SIM905
-    + "get get_many exists length ttl list count".split()  # noqa: SIM905
+    """set set_many touch delete delete_many remove incr incr_float append cas rename prune clear cull evict
+    set_expiry remove_expiry clear_expiries get get_many exists length ttl list count""".split()  # noqa: SIM905
 )
 
 
@@ -220,6 +228,16 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert more or gone == expired
         for address in gone:
             del self.model.stored[address]
+        swept = set(self.model.expiries) - set(self.expiries())
+        assert all(self.model.expiries.pop(address) <= self.model.now_ms for address in swept)
+        assert more or all(deadline_ms > self.model.now_ms for deadline_ms in self.model.expiries.values())
+
+    @rule(database=databases, key=keys, ms=st.sampled_from([5, 9_000, 25_000]), calls=st.lists(writes, max_size=3))
+    def hang_a_deadline_on_a_name(self, database: int, key: bytes, ms: int, calls: Any) -> None:
+        self.both(("set_expiry", database, key, ms))
+        for call in calls:
+            self.both(call)
+        self.both(("set", database, key, (1, 0, b"dies with its name"), 20_000, "always"))
 
     # ------------------------------------------------------------------------------------------ invariants
 
@@ -232,12 +250,38 @@ class StoreAgainstModel(RuleBasedStateMachine):
                 for key, record in txn.cursor(db=handle)
             }
 
+    def expiries(self) -> dict[tuple[int, bytes], int]:
+        """Deadlines of names; and that both entries of each are there, and the flag that says so."""
+        environment = self.store._opened()
+        with environment.begin() as txn:
+            rows = [(bytes(key), bytes(value)) for key, value in txn.cursor(db=environment.overlay)]
+            flagged = bool(environment.read_meta(txn).flags & META_OVERLAY)
+        assert flagged == bool(rows)
+        names = {
+            (struct.unpack(">H", key[1:3])[0], key[3:]): struct.unpack("<QQ", value)[0]
+            for key, value in rows
+            if key[:1] == b"n"
+        }
+        times = {
+            (struct.unpack(">H", key[9:11])[0], key[11:]): struct.unpack(">Q", key[1:9])[0]
+            for key, _ in rows
+            if key[:1] == b"t"
+        }
+        assert names == times and len(rows) == 2 * len(names)
+        return names
+
+    @invariant()
+    def same_expiries(self) -> None:
+        assert self.expiries() == self.model.expiries
+
     @invariant()
     def same_records(self) -> None:
         found = {}
         for address, record in self.records().items():
             tag, flags, _, revision, deadline_ms, _ = unpack_header(record)
-            found[address] = (tag, flags, record[HEADER_BYTES:], deadline_ms, revision)
+            if not self.model.is_expired(self.model.stored[address]):
+                assert bool(flags & Flag.OVERLAID) == (address in self.model.expiries)
+            found[address] = (tag, flags & ~Flag.OVERLAID, record[HEADER_BYTES:], deadline_ms, revision)
         assert found == {
             address: (record.tag, record.flags, record.payload, record.deadline_ms, record.revision)
             for address, record in self.model.stored.items()
