@@ -6,6 +6,7 @@ Source: the ancestor's Python API documentation, "Status codes". ``cache.last_st
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final, NamedTuple
 
 from django_keyspace import exceptions
 
@@ -50,3 +51,56 @@ _BY_ERROR: tuple[tuple[type[exceptions.KeyspaceError], Status], ...] = (
 def status_of_error(error: exceptions.KeyspaceError) -> Status:
     """The command status that stands for an error of this package."""
     return next(status for cls, status in _BY_ERROR if isinstance(error, cls))
+
+
+class Statuses(NamedTuple):
+    """The four statuses of a call, as Keyspace has them.
+
+    Attributes:
+        command: what became of the command.
+        transport: whether it was sent and answered.
+        connectivity: whether a node that leads was found; None: nobody looked, it is as it was.
+        timeout: which time was over, if any; None: as it was.
+    """
+
+    command: Status
+    transport: Status = Status.SUCCESS
+    connectivity: Status | None = Status.SUCCESS
+    timeout: Status | None = Status.SUCCESS
+
+
+_OUTAGES: Final[tuple[tuple[type[exceptions.KeyspaceError], bool, Status, Status, Status], ...]] = (
+    (exceptions.NoSpace, False, Status.SUCCESS, Status.SUCCESS, Status.SUCCESS),
+    (exceptions.LockTimeout, False, Status.FAILURE, Status.SUCCESS, Status.GLOBAL_TIMEOUT),
+    (exceptions.NoLeader, True, Status.FAILURE, Status.NOMASTER, Status.MASTER_TIMEOUT),
+    (exceptions.NoLeader, False, Status.FAILURE, Status.NOCONNECTION, Status.MASTER_TIMEOUT),
+    (exceptions.DeadlineExceeded, True, Status.FAILURE, Status.SUCCESS, Status.GLOBAL_TIMEOUT),
+    (exceptions.DeadlineExceeded, False, Status.FAILURE, Status.NOCONNECTION, Status.GLOBAL_TIMEOUT),
+    (exceptions.Overloaded, False, Status.FAILURE, Status.SUCCESS, Status.SUCCESS),
+    (exceptions.NoConnection, True, Status.FAILURE, Status.NOMASTER, Status.SUCCESS),
+    (exceptions.TransportError, False, Status.FAILURE, Status.NOCONNECTION, Status.SUCCESS),
+    (exceptions.KeyspaceError, False, Status.FAILURE, Status.SUCCESS, Status.SUCCESS),
+)
+"""Class, whether a node must have been met for the row to count, then transport, connectivity and timeout."""
+
+
+def statuses_of_error(error: exceptions.KeyspaceError) -> Statuses:
+    """The four statuses of a call that ended with an error of this package."""
+    command = status_of_error(error)
+    if command is Status.FAILED:
+        return Statuses(command)
+    if command is Status.API_ERROR:
+        return Statuses(command, Status.FAILURE, None, None)
+    # What is unknown is the outcome; why it is, its cause says.
+    cause = error.__cause__ if isinstance(error, exceptions.UnknownOutcome) else error
+    reached = getattr(cause, "reached", False)
+    statuses = next(row[2:] for row in _OUTAGES if isinstance(cause or error, row[0]) and row[1] <= reached)
+    return Statuses(command, *statuses)
+
+
+def str_status(status: int) -> str | None:
+    """The ancestor's name of a status code, such as ``KEYSPACE_SUCCESS``; None for a number that is none."""
+    try:
+        return f"KEYSPACE_{Status(status).name}"
+    except ValueError:
+        return None

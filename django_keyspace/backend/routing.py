@@ -347,6 +347,8 @@ class Attempts:
             KeyspaceError: there is to be no other attempt; this is the call's error.
         """
         error = failure.error
+        if isinstance(error, TransportError):
+            error.reached = failure.reached
         if failure.sent and self.name in WRITES:
             raise UnknownOutcome(
                 f"The write {self.name!r} was sent to {self.endpoint}, and its answer was lost: {error} "
@@ -354,7 +356,6 @@ class Attempts:
             ) from error
         if not isinstance(error, TransportError) or isinstance(error, ProtocolError):
             raise error
-        error.reached = failure.reached
         if failure.reached:
             self._alone_since_s = now_s  # there was a node until now
         elif now_s >= self.connect_by_s < self.deadline_at_s:

@@ -1,0 +1,168 @@
+"""Where a Keyspace client's commands go: a store in a folder, or the node among some addresses that serves."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from time import monotonic, sleep
+from typing import Any, Final
+from urllib.parse import quote
+
+from django_keyspace.backend.embedded import EmbeddedEngine, Engine
+from django_keyspace.backend.routing import Endpoint, parse_location, time_is_over
+from django_keyspace.backend.transport import check_timeout_ms, meet_node, remote_engine
+from django_keyspace.exceptions import ConfigurationError, NoLeader, TransportError
+from django_keyspace.store import StoreOptions, open_store
+from django_keyspace.wire import NodeHello
+
+GLOBAL_TIMEOUT_MS_DEFAULT: Final = 120_000
+MASTER_TIMEOUT_MS_DEFAULT: Final = 21_000
+_MEETING_MS_MAX: Final = 2_000
+"""How long one address of several may take before the next is asked."""
+_PAUSE_S: Final = 0.1
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9_.-]+:\d{1,5}")
+
+
+class Master:
+    """What takes a client's commands.
+
+    Arguments:
+        nodes: addresses of nodes, ``host:port`` each, or one folder.
+        options: how to open a folder's store; nodes take none.
+    Raises:
+        ConfigurationError: one of both is not right.
+
+    Attributes:
+        limits: what arguments are checked against before they are sent.
+        global_timeout_ms: the time of one call in all.
+        master_timeout_ms: how long of it may be spent without a node that serves.
+    """
+
+    def __init__(self, nodes: Sequence[str] | str | os.PathLike[str], options: dict[str, Any]) -> None:
+        self.global_timeout_ms = GLOBAL_TIMEOUT_MS_DEFAULT
+        self.master_timeout_ms = MASTER_TIMEOUT_MS_DEFAULT
+        self._engine: Engine | None = None
+        self._folder: str | None = None
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._chosen: int | None = None
+        if isinstance(nodes, str | os.PathLike):
+            self._folder = _folder(os.fspath(nodes))
+            self._options = StoreOptions(**{"durability": "commit", **options})
+            self.limits = self._options.limits
+            open_store(self._folder, self._options)  # opens nothing yet, but tells whether it could
+        else:
+            self._endpoints = _endpoints(nodes)
+            known = {"databases", "value_bytes_max"}
+            if set(options) - known:
+                raise ConfigurationError(
+                    f"Options {sorted(set(options) - known)} belong to a store, and the store is a node's: start the node "
+                    "with them."
+                )
+            self.limits = StoreOptions(**options).limits
+
+    def execute(self, name: str, *arguments: Any) -> Any:
+        """Do an operation. Raises KeyspaceError only."""
+        engine = self._engine
+        if engine is None:
+            engine = self._engine = self._make_engine()
+        return engine.execute(name, *arguments)
+
+    def set_timeouts(self, *, global_ms: int | None = None, master_ms: int | None = None) -> None:
+        """Change the times that the next calls have, in milliseconds. Raises ConfigurationError."""
+        for name, timeout_ms in (("global timeout", global_ms), ("master timeout", master_ms)):
+            if timeout_ms is not None:
+                check_timeout_ms(name, timeout_ms)
+        self.global_timeout_ms = global_ms or self.global_timeout_ms
+        self.master_timeout_ms = master_ms or self.master_timeout_ms
+        self._engine = None
+
+    def find(self) -> int:
+        """Which of the addresses serves, counted from 0; 0 for a folder. Raises KeyspaceError if none does."""
+        return 0 if self._folder is not None else self._meet()[0]
+
+    def is_there(self, index: int) -> bool:
+        """Whether the node at one of the addresses answers, now."""
+        if self._folder is not None:
+            return True
+        try:
+            meet_node(self._endpoints[index], timeout_ms=min(self.global_timeout_ms, _MEETING_MS_MAX))
+        except TransportError:
+            return False
+        return True
+
+    def __len__(self) -> int:
+        return max(len(self._endpoints), 1)
+
+    def _make_engine(self) -> Engine:
+        if self._folder is not None:
+            return EmbeddedEngine(open_store(self._folder, self._options), self.global_timeout_ms)
+        endpoints = self._endpoints
+        if len(endpoints) > 1:
+            if self._chosen is None:
+                self._chosen, node = self._meet()
+                if node.cluster is not None:
+                    self._chosen = None
+            if self._chosen is not None:
+                # Single nodes hold data of their own each: this client stays with the one that it has found.
+                endpoints = (endpoints[self._chosen],)
+        return remote_engine(
+            _location(endpoints), timeout_ms=self.global_timeout_ms, leader_timeout_ms=self.master_timeout_ms
+        )
+
+    def _meet(self) -> tuple[int, NodeHello]:
+        """Look for a node until the master timeout, or the global one, is over."""
+        indexes = range(len(self._endpoints)) if self._chosen is None else (self._chosen,)
+        limit_ms = min(self.master_timeout_ms, self.global_timeout_ms)
+        end_s = monotonic() + limit_ms / 1000
+        while True:
+            for index in indexes:
+                left_ms = max(int((end_s - monotonic()) * 1000), 1)
+                try:
+                    return index, meet_node(
+                        self._endpoints[index],
+                        timeout_ms=left_ms if len(indexes) == 1 else min(left_ms, _MEETING_MS_MAX),
+                    )
+                except TransportError as error:
+                    last = error
+            left_s = end_s - monotonic()
+            if left_s <= 0:
+                break
+            sleep(min(left_s, _PAUSE_S))
+        if self.global_timeout_ms <= self.master_timeout_ms:
+            raise time_is_over(self._endpoints[index], limit_ms, last)
+        raise NoLeader(f"No node was found within {limit_ms:,} ms. The last thing that happened: {last}")
+
+
+def _folder(path: str) -> str:
+    if _ADDRESS.fullmatch(path):
+        raise ConfigurationError(f"{path!r} looks like the address of a node. Give a list of addresses: [{path!r}].")
+    path = path.removeprefix("embedded:")
+    if not path or "://" in path:
+        raise ConfigurationError(f"{path!r:.200} is not a folder. Give a folder, or a list of addresses of nodes.")
+    return os.path.abspath(path)
+
+
+def _endpoints(nodes: Any) -> tuple[Endpoint, ...]:
+    """The addresses in a list: ``host:port``, or the path of a node's Unix socket."""
+    if not isinstance(nodes, list | tuple) or not nodes or not all(isinstance(node, str) and node for node in nodes):
+        raise ConfigurationError(
+            f"nodes must be a list of addresses such as ['127.0.0.1:7080'], or one folder, not {nodes!r:.200}."
+        )
+    found = []
+    for node in nodes:
+        if node.startswith("/"):
+            found.append(Endpoint(path=node))
+        elif "/" in node or "," in node:
+            raise ConfigurationError(f"{node!r:.200} is not the address of a node. It looks like 127.0.0.1:7080.")
+        else:
+            found += parse_location(f"keyspace://{node}").endpoints
+    if len(set(found)) != len(found):
+        raise ConfigurationError(f"An address stands twice in {nodes!r:.200}.")
+    return tuple(found)
+
+
+def _location(endpoints: Sequence[Endpoint]) -> str:
+    if endpoints[0].path:
+        return f"keyspace+unix://{quote(endpoints[0].path)}"
+    return f"keyspace://{','.join(map(str, endpoints))}/0"
