@@ -119,8 +119,12 @@ class RunningNode:
         if self._process is not None:
             self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
-        """Wait for the process to end, and return its exit code. Raises ``subprocess.TimeoutExpired``."""
+    def wait(self, timeout_s: float | None = STOP_TIMEOUT_S) -> int:
+        """Wait for the process to end, and return its exit code. None waits as long as it takes.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end in time.
+        """
         if self._process is None:
             return 0
         code = self._process.wait(timeout_s)
