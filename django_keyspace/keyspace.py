@@ -23,9 +23,10 @@ from django_keyspace.backend.conversation import (
 )
 from django_keyspace.backend.results import Result as Result
 from django_keyspace.exceptions import InvalidArgument, KeyspaceError
-from django_keyspace.operations import DEADLINE_MS_MAX, Call
+from django_keyspace.operations import DEADLINE_MS_MAX, KEY_BYTES_MAX, Call
 from django_keyspace.status import Status, statuses_of_error
 from django_keyspace.status import str_status as str_status
+from django_keyspace.store.record import Tag
 
 KEYSPACE_SUCCESS: Final = int(Status.SUCCESS)
 KEYSPACE_API_ERROR: Final = int(Status.API_ERROR)
@@ -37,6 +38,8 @@ KEYSPACE_MASTER_TIMEOUT: Final = int(Status.MASTER_TIMEOUT)
 KEYSPACE_GLOBAL_TIMEOUT: Final = int(Status.GLOBAL_TIMEOUT)
 KEYSPACE_NOSERVICE: Final = int(Status.NOSERVICE)
 KEYSPACE_FAILED: Final = int(Status.FAILED)
+
+_TEXT: Final = int(Tag.TEXT)
 
 
 class Client(Conversation):
@@ -134,6 +137,9 @@ class Client(Conversation):
     @command(WRITE, zero)
     def set(self, key: Text, value: Text) -> Call:
         """Set a key's value. Returns 0."""
+        if type(key) is str and type(value) is str and key.isascii() and value.isascii():  # the hot path
+            if 0 < len(key) <= KEY_BYTES_MAX and len(value) <= self._limit_bytes:
+                return "set", self._database, key.encode(), (_TEXT, FLAGS, value.encode()), None, "always"
         return "set", self._database, to_key("key", key), to_value("value", value, self._limit_bytes), None, "always"
 
     @command(WRITE, text)
@@ -206,6 +212,8 @@ class Client(Conversation):
     @command(SAFE, text)
     def get(self, key: Text) -> Call:
         """The value under a key; None if it is missing."""
+        if type(key) is str and key.isascii() and 0 < len(key) <= KEY_BYTES_MAX:  # the hot path
+            return "get", self._database, key.encode()
         return "get", self._database, to_key("key", key)
 
     @command(DIRTY, text)

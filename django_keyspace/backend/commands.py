@@ -18,8 +18,8 @@ Text = str | bytes
 _TEXT, _BYTES = int(Tag.TEXT), int(Tag.BYTES)
 _PLAIN_TAGS: Final = frozenset({*(int(tag) for tag in NATIVE_TAGS), int(Tag.RAW), int(Tag.JSON)})
 _COMPRESSED, _SIGNED = int(Flag.COMPRESSED), int(Flag.SIGNED)
-FLAGS: Final = 0
-"""Of every record that Keyspace's commands write: it is not evictable."""
+FLAGS: Final = int(Flag.DECIMAL)
+"""Of every record that Keyspace's commands write: its text may be counted, and it is not evictable."""
 
 
 def to_bytes(name: str, text: Any) -> bytes:

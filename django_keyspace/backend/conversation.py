@@ -269,9 +269,15 @@ class Conversation:
             statuses = statuses._replace(transport=Status.PARTIAL if partial else Status.FAILURE)
         self._connectivity = self._connectivity if statuses.connectivity is None else statuses.connectivity
         self._timeout = self._timeout if statuses.timeout is None else statuses.timeout
-        rows = list(zip(batch.calls, answers, strict=True))
+        calls = batch.calls
         self.result = Result(
-            statuses, self._connectivity, self._timeout, rows, self._read_command, error=error, of_batch=True
+            statuses,
+            self._connectivity,
+            self._timeout,
+            range(len(calls)),
+            lambda row: self._read_command((calls[row], answers[row])),
+            error=error,
+            of_batch=True,
         )
         if error is not None and self._raises:
             raise error

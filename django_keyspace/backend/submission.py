@@ -6,8 +6,9 @@ sent. No command is sent twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from django_keyspace.exceptions import (
@@ -27,7 +28,9 @@ PIECE_BYTES: Final = 4 * 1024 * 1024
 PIECE_RETURNS: Final = 64
 """Commands in one piece whose answers have a value in them, which may be large."""
 _RETURNS: Final = frozenset({"remove", "cas"})
+_SENDS: Final = frozenset({"set", "cas"})
 
+_NAME: Final = itemgetter(0)
 Execute = Callable[..., Any]
 
 
@@ -52,21 +55,23 @@ def submit(execute: Execute, calls: Sequence[Call], reads: bool) -> tuple[list[A
 
 
 def _pieces(calls: Sequence[Call], reads: bool) -> Iterator[Sequence[Call]]:
+    names = {call[0] for call in calls}
     for begin in range(0, len(calls), PIECE_CALLS):
         piece = calls[begin : begin + PIECE_CALLS]
         if reads:
             yield piece
         else:
-            yield from _fitting(piece)
+            yield from _fitting(piece, names)
 
 
-def _fitting(piece: Sequence[Call]) -> Iterator[Sequence[Call]]:
-    size_bytes = sum(len(call[3][2]) for call in piece if call[0] in ("set", "cas"))
-    returns = sum(call[0] in _RETURNS for call in piece)
+def _fitting(piece: Sequence[Call], names: Set[str]) -> Iterator[Sequence[Call]]:
+    """A piece, or parts of it that are small enough. ``names`` are those of all operations that may be in it."""
+    size_bytes = sum([len(call[3][2]) for call in piece if call[0] in _SENDS]) if names & _SENDS else 0
+    returns = sum([call[0] in _RETURNS for call in piece]) if names & _RETURNS else 0
     if len(piece) > 1 and (size_bytes > PIECE_BYTES or returns > PIECE_RETURNS):
         half = len(piece) // 2
-        yield from _fitting(piece[:half])
-        yield from _fitting(piece[half:])
+        yield from _fitting(piece[:half], names)
+        yield from _fitting(piece[half:], names)
     else:
         yield piece
 
@@ -99,9 +104,9 @@ def _do(execute: Execute, piece: Sequence[Call], reads: bool) -> list[Any]:
 def _write(execute: Execute, piece: Sequence[Call]) -> list[Any]:
     """Writes in order: runs of sets as one operation each."""
     runs: list[tuple[Call, int]] = []
-    for is_set, group in groupby(piece, key=_is_set):
+    for name, group in groupby(piece, key=_NAME):
         calls = list(group)
-        if is_set and len(calls) > 1:
+        if name == "set" and len(calls) > 1:
             runs.append((("set_many", calls[0][1], [call[2:4] for call in calls], None), len(calls)))
         else:
             runs += [(call, 1) for call in calls]
@@ -113,7 +118,3 @@ def _write(execute: Execute, piece: Sequence[Call]) -> list[Any]:
     for (_, length), (word, result) in zip(runs, results, strict=True):
         answers += [result if word == OK else error_from_code(word, result)] * length
     return answers
-
-
-def _is_set(call: Call) -> bool:
-    return bool(call[0] == "set")

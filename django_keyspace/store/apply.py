@@ -10,6 +10,7 @@ An operation that fails raises before it has changed anything, so that others in
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _EVICTABLE = int(Flag.EVICTABLE)
 _COMPRESSED = int(Flag.COMPRESSED)
+_DECIMAL = int(Flag.DECIMAL)
 
 
 def apply(context: WriteContext, call: Call) -> Any:
@@ -82,13 +84,21 @@ def set_many(context: WriteContext, database: int, pairs: Sequence[tuple[bytes, 
     latest = (deadline_ms >> BUCKET_SHIFT) + 1 if deadline_ms else 0
     values = dict(pairs)  # of a key that comes twice, the later value
     records = []
+    new_kept = 0
     for key, (tag, flags, payload) in values.items():
         stored = read(key, None, handle)
-        old_flags, bucket = flags_and_bucket(stored) if stored is not None else (0, 0)
-        if not (0 < bucket <= latest and old_flags & flags & _EVICTABLE):
+        if stored is None:
+            bucket, is_plain = 0, not deadline_ms
+            new_kept += is_plain and not flags & _EVICTABLE
+        else:
+            old_flags, bucket = flags_and_bucket(stored)
+            is_plain = (0 < bucket <= latest or bucket == latest) and not (old_flags ^ flags) & _EVICTABLE
+        if not is_plain:  # the deadline index or the number of kept records changes with this record
             bucket = replace(database, key, flags, deadline_ms, stored)
         records.append(pack_header(tag, flags, crc32(payload), revision, deadline_ms, bucket) + payload)
     context.changed = True
+    if new_kept:
+        context.count_kept(database, new_kept)
     context.written_bytes += sum(map(len, records)) + sum(map(len, values))
     cursor = context.txn.cursor(handle)
     cursor.putmulti(zip(values, records, strict=True))
@@ -140,12 +150,22 @@ def _number_at(
         return default, flags, context.kept_deadline(expire, database, key, None), stored
     tag, flags, _, _, _, _ = unpack_header(live)
     deadline_ms = context.kept_deadline(expire, database, key, live)
-    with contextlib.suppress(KeyError, ValueError):
-        return accepted[tag](payload_of(live)), flags, deadline_ms, stored
+    read = _decimal if flags & _DECIMAL and tag in (Tag.TEXT, Tag.BYTES) else accepted.get(tag)
+    if read is not None:
+        with contextlib.suppress(ValueError):
+            return read(payload_of(live)), flags, deadline_ms, stored
     wanted = "an integer" if len(accepted) == 1 else "a number"
     raise NotANumber(f"The value under the key is not {wanted}. Nothing was changed. Store a number there first.")
 
 
+def _decimal(payload: bytes) -> int:
+    """The number in Keyspace's text: digits, perhaps after a minus sign; no text at all is 0."""
+    if not _DECIMAL_TEXT(payload):
+        raise ValueError
+    return int(payload or b"0")
+
+
+_DECIMAL_TEXT: Final = re.compile(rb"-?[0-9]*").fullmatch
 _INTEGERS: Final[dict[int, Callable[[bytes], Any]]] = {Tag.INTEGER: int}
 _NUMBERS: Final[dict[int, Callable[[bytes], Any]]] = {Tag.INTEGER: float, Tag.FLOAT: float}
 

@@ -56,6 +56,8 @@ class Flag(IntFlag):
     """The payload begins with a keyed signature."""
     EVICTABLE = 4
     """The record was written through the cache API and may be dropped when the store is full."""
+    DECIMAL = 16
+    """Text or bytes that may be counted if they are a decimal integer: Keyspace's API, which wrote them, has no numbers."""
     OVERLAID = 8
     """A deadline hangs on the key's name: the header has the earlier one of both, the overlay's entry the record's own."""
 
