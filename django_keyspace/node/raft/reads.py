@@ -1,0 +1,154 @@
+"""Reads that see all earlier writes, without writing: ReadIndex by heartbeat rounds, and leases.
+
+A read notes the commit index and waits until a majority has answered a heartbeat round that *began after the read came*:
+nobody else can have led when it began. Rounds are numbered and never reused, so an answer that was under way during a pause
+confirms only what was asked before the pause (rule 20). All reads that come in while a round is under way share the next.
+
+A lease is the promise of a majority not to elect another leader for some time after a round was sent. It is counted in
+ticks, so the driver has to deliver the ticks that are due before it asks (see the contract).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import Overloaded
+from .messages import Heartbeat, HeartbeatResponse
+from .quorum import reached_by_majority
+
+if TYPE_CHECKING:
+    from .state import State
+
+
+class ReadState(NamedTuple):
+    """A read may be answered from the state machine once that has applied `index`."""
+
+    read_id: int
+    index: int  # type: ignore[assignment]  # tuple.index is not needed here
+
+
+class _Pending(NamedTuple):
+    """A read that waits for a majority's answer to `round`."""
+
+    read_id: int
+    index: int  # type: ignore[assignment]  # tuple.index is not needed here
+    round: int
+
+
+class Reads:
+    """A leader's reads, from their arrival to their confirmation."""
+
+    __slots__ = ("done", "pending", "refused", "starts", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[int] = []
+        """Came after the last round began."""
+        self.pending: deque[_Pending] = deque()
+        self.done: list[ReadState] = []
+        self.refused: list[int] = []
+        self.starts: deque[tuple[int, int]] = deque()
+        """(tick, first round that began in it), oldest first."""
+
+    @property
+    def count(self) -> int:
+        """Reads that are not confirmed."""
+        return len(self.waiting) + len(self.pending)
+
+    def refuse_all(self) -> None:
+        """Leadership ended: nobody can say any more what these reads would see."""
+        self.refused.extend(read.read_id for read in self.pending)
+        self.refused.extend(self.waiting)
+        self.waiting = []
+        self.pending.clear()
+        self.starts.clear()
+
+
+def read_index(state: State, lease: bool) -> int:
+    """Take a read; its id comes back in a `Ready`, as done or as refused.
+
+    Arguments:
+        lease: answer at once if the lease holds.
+    Raises:
+        NotLeader: ask that node.
+        Overloaded: too many reads are waiting.
+    """
+    state.require_leader()
+    if state.reads.count + len(state.reads.done) >= state.config.reads_max:
+        raise Overloaded(
+            f"{state.config.reads_max:,} reads are waiting for a majority. Nothing was changed. Try again later."
+        )
+    state.read_id += 1
+    if lease and has_lease(state):
+        state.reads.done.append(ReadState(state.read_id, state.log.commit))
+    else:
+        state.reads.waiting.append(state.read_id)
+    return state.read_id
+
+
+def begin_due_round(state: State) -> None:
+    """Begin a round for the reads that wait, unless one is under way that others wait for."""
+    if state.reads.waiting and not state.reads.pending and state.has_committed_in_term:
+        begin_round(state)
+
+
+def begin_round(state: State) -> None:
+    """Send a heartbeat to everybody; the reads that wait join this round."""
+    reads = state.reads
+    state.round += 1
+    if not reads.starts or reads.starts[-1][0] != state.ticks:
+        reads.starts.append((state.ticks, state.round))
+        while reads.starts[0][0] < state.ticks - state.config.election_ticks:
+            reads.starts.popleft()
+    if state.has_committed_in_term:
+        # Before that a new leader may not know of the latest commits (rule 19).
+        reads.pending.extend(_Pending(read_id, state.log.commit, state.round) for read_id in reads.waiting)
+        reads.waiting = []
+    for peer, progress in state.peers.items():
+        progress.sent_commit = commit = min(progress.match, state.log.commit)
+        state.send(Heartbeat(peer, state.node, state.term, commit, state.round, state.log_time_ms))
+    confirm_reads(state)
+
+
+def on_heartbeat_response(state: State, message: HeartbeatResponse) -> None:
+    """A peer answered a round: it counts for all reads that joined that round or an earlier one."""
+    progress = state.peers.get(message.sender)
+    if not state.is_leader or progress is None:
+        return
+    state.log_time_ms = max(state.log_time_ms, message.log_time_ms)
+    progress.heard_tick = state.ticks
+    if message.round <= state.round:
+        progress.round = max(progress.round, message.round)
+    progress.probing = False
+    progress.check = progress.match < state.log.last_index
+    confirm_reads(state)
+
+
+def confirmed_round(state: State) -> int:
+    """The last round that a majority has answered."""
+    return reached_by_majority(
+        state.membership.voters, lambda voter: state.round if voter == state.node else state.peers[voter].round
+    )
+
+
+def confirm_reads(state: State) -> None:
+    """Finish the reads whose round a majority has answered."""
+    pending = state.reads.pending
+    if pending:
+        confirmed = confirmed_round(state)
+        while pending and pending[0].round <= confirmed:
+            read = pending.popleft()
+            state.reads.done.append(ReadState(read.read_id, read.index))
+
+
+def has_lease(state: State) -> bool:
+    """Whether no other leader can have been elected yet.
+
+    The confirmed round was sent at or after the tick in which it began, and this tick may be almost over: the time since is
+    less than one tick more than the difference. See :attr:`Config.lease_ticks` for the other side.
+    """
+    if state.config.lease_drift_max is None or state.lease_given_up or not state.has_committed_in_term:
+        return False
+    confirmed = confirmed_round(state)
+    started = [tick for tick, first_round in state.reads.starts if first_round <= confirmed]
+    return bool(started) and state.ticks - started[-1] + 1 <= state.config.lease_ticks
