@@ -115,6 +115,48 @@ class NotSupported(LocalError):
     code = "not-supported"
 
 
+class ScriptError(LocalError):
+    """A script was not carried out to its end. Nothing that it did was kept."""
+
+    code = "script"
+
+
+class ScriptSyntaxError(ScriptError, ValueError):
+    """A script's source does not compile."""
+
+    code = "script-syntax"
+
+
+class UnknownScript(ScriptError, LookupError):
+    """No script that is loaded, and no library, has a function of this name."""
+
+    code = "unknown-script"
+
+
+class ScriptFailed(ScriptError):
+    """The script raised an error; the message has it, with file and line."""
+
+    code = "script-failed"
+
+
+class ScriptTimeout(ScriptError, TimeoutError):
+    """The script was stopped because its time was over."""
+
+    code = "script-timeout"
+
+
+class ScriptLimit(ScriptError):
+    """The script wanted more memory, more database calls, or to hand over more than scripts may."""
+
+    code = "script-limit"
+
+
+class ScriptConflict(ScriptError):
+    """Whatever the script had read was changed each time before what it wrote could be stored. Call it again."""
+
+    code = "script-conflict"
+
+
 class ConfigurationError(KeyspaceError, ValueError):
     """A setting is unknown, contradicts another one, or cannot be used on this machine."""
 
@@ -208,6 +250,12 @@ class ProtocolError(TransportError):
     """The other side sent something that is not this protocol, or a frame above the size limit."""
 
     code = "protocol"
+
+
+class AuthenticationFailed(KeyspaceError):
+    """The other side does not know the secret, or this side has none where one is wanted. Nothing was done."""
+
+    code = "authentication-failed"
 
 
 class NoLeader(TransportError):

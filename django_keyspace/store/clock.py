@@ -33,19 +33,23 @@ def boot_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-def next_log_time(last_ms: int, last_boot_ms: int) -> tuple[int, int]:
+def next_log_time(
+    last_ms: int, last_boot_ms: int, given_wall_ms: int | None = None, given_boot_ms: int | None = None
+) -> tuple[int, int]:
     """The log clock now.
 
     Arguments:
         last_ms: the log clock at its last known moment.
         last_boot_ms: :func:`boot_ms` at that moment.
+        given_wall_ms: the wall clock, for those who bring clocks of their own; default: :func:`wall_ms`.
+        given_boot_ms: the same for :func:`boot_ms`.
     Returns:
         ``(log_time_ms, boot_ms)`` to be remembered for the next call.
     """
-    now_ms = wall_ms()
+    now_ms = wall_ms() if given_wall_ms is None else given_wall_ms
     if 0 <= now_ms - last_ms < _SAME_PACE_MS:
         return now_ms, last_boot_ms + now_ms - last_ms
-    now_boot_ms = boot_ms()
+    now_boot_ms = boot_ms() if given_boot_ms is None else given_boot_ms
     # A reading below the last one is another boot's: nothing is known about the time in between.
     advance_ms = max(now_boot_ms - last_boot_ms, 0) * 9 // 10
     if now_ms >= last_ms + advance_ms:

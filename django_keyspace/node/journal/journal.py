@@ -1,0 +1,405 @@
+"""The durable log of a node: term and vote, the commit index, and the entries.
+
+:class:`Journal` is what the consensus core reads (:class:`~django_keyspace.node.raft.storage.LogStorage`), on the loop's thread,
+and what the disk thread writes. It shows what is durable: :meth:`Journal.append` makes a batch visible after its sync. All
+that it knows about its files' bytes is in ``records.py``, how they are read back in ``recovery.py``.
+
+Errors: :class:`NoSpace` means that nothing of the call was written and the journal goes on. After :class:`DiskFailed` it
+takes no further call: whether a failed write reached the disk can only be found out by a new process that reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from django_keyspace.exceptions import DamagedJournal, DiskFailed, NoSpace
+from django_keyspace.node.disk import Disk
+from django_keyspace.node.journal.index import Place
+from django_keyspace.node.journal.records import (
+    BODY_BYTES_MAX,
+    ENTRY_HEAD,
+    INDEX,
+    LAST_OF_BATCH,
+    PAIR,
+    Encoder,
+    Kind,
+    SegmentHead,
+    pack_state,
+    record_size,
+)
+from django_keyspace.node.journal.recovery import REMEDY, Recovery
+from django_keyspace.node.journal.segments import Segments
+from django_keyspace.node.journal.stored import StoredLog
+from django_keyspace.node.raft.errors import require
+from django_keyspace.node.raft.membership import membership_from_bytes
+from django_keyspace.node.raft.messages import Entry, SnapshotMeta
+from django_keyspace.node.raft.storage import HardState
+
+logger = logging.getLogger("django_keyspace.node")
+
+FOLDER: Final = "journal"
+SEGMENT_BYTES: Final = 16 * 1024 * 1024
+RESERVE_BYTES: Final = 64 * 1024
+"""The end of each segment file is for votes, deletes and the like: they still find room there when the disk is full."""
+
+
+class Batch(NamedTuple):
+    """What one step of the core wants to be durable.
+
+    Attributes:
+        hard_state: the new one, or None if it is as before.
+        entries: consecutive; those that the log has at their indexes, and behind, are replaced.
+        may_use_reserve: write it even if the disk is full, as long as the reserve lasts.
+    """
+
+    hard_state: HardState | None = None
+    entries: Sequence[Entry] = ()
+    may_use_reserve: bool = False
+
+
+class Journal:
+    """The journal in a folder of a disk. Made by :meth:`open`.
+
+    One thread may write (:meth:`append`, :meth:`compact`, :meth:`restore`, :meth:`note_snapshot`, :meth:`close`) while
+    another one reads; reading never waits for a write or a sync.
+
+    Attributes:
+        syncs: how many writes were synced so far.
+        closed_well: whether the last process closed the journal; otherwise it was killed, or the machine went down.
+    """
+
+    def __init__(self, disk: Disk, folder: str, segment_bytes: int, remedy: str) -> None:
+        self._segments = Segments(disk, folder)
+        self._segment_bytes = segment_bytes
+        self._reserve_bytes = min(RESERVE_BYTES, segment_bytes // 8)
+        self._recovery = Recovery(self._segments, remedy)
+        self._garbage_until = 0  # bytes behind the end that a refused write has left
+        self._stopped: str | None = None
+        self.syncs = 0
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        *,
+        folder: str = FOLDER,
+        bootstrap: SnapshotMeta | None = None,
+        known_index: int = 0,
+        segment_bytes: int = SEGMENT_BYTES,
+        remedy: str = REMEDY,
+    ) -> Journal:
+        """Open a journal; read it, cut what a crash has left unfinished, and check the rest.
+
+        Arguments:
+            disk: the node's disk.
+            folder: the journal's folder on it.
+            bootstrap: for a node that has never run: what its log begins after. Without it the journal must exist.
+            known_index: an index that is known to be committed, such as what the store has applied.
+            segment_bytes: size of a file; a larger batch gets a larger one.
+            remedy: the command that lets the node join again, for the message of :class:`DamagedJournal`.
+        Raises:
+            DamagedJournal: something is missing that this node had promised to keep.
+            DiskFailed, NoSpace: the disk failed, or has no room for a new journal.
+        """
+        journal = cls(disk, folder, segment_bytes, remedy)
+        journal._segments.prepare()
+        found = journal._segments.found()
+        if not found:
+            if bootstrap is None:
+                raise journal._recovery.damaged("it is not there")
+            journal._begin(bootstrap)
+        journal._recover(known_index)
+        return journal
+
+    def _begin(self, bootstrap: SnapshotMeta) -> None:
+        head = SegmentHead(
+            self._segment_bytes,
+            bootstrap.index + 1,
+            bootstrap.index,
+            bootstrap.term,
+            bootstrap.index,
+            bootstrap.term,
+            "",
+            _pack_snapshot(bootstrap),
+        )
+        encoder = Encoder(1, 1, 0)
+        encoder.add(Kind.SEGMENT, head.pack(), LAST_OF_BATCH)
+        self._segments.make(1, self._segment_bytes, encoder.finish())
+        self._segments.close()
+
+    def _recover(self, known_index: int) -> None:
+        found = self._recovery.run()
+        self._index = found.index
+        self._log = StoredLog(self._segments, found.index)
+        self._term, self._vote, self._commit = found.term, found.vote, found.commit
+        self._snapshot = _unpack_snapshot(found.snapshot)
+        self._begins = found.begins
+        self._number = max(found.begins)
+        self._end, self._previous, self._batch = found.tail.end, found.tail.previous, found.tail.batch
+        self._size = self._segments.file(self._number).size
+        self.closed_well = found.closed
+        if found.tail.torn:
+            logger.warning(
+                "The journal ended within a write that nobody was told of; it was cut at %s, byte %d.",
+                self._segments.name(self._number),
+                self._end,
+            )
+        if known_index > self._index.last:
+            raise self._recovery.damaged(
+                f"entry {known_index} was applied, and the last one here is {self._index.last}"
+            )
+        self._segments.remove([number for number in self._segments.found() if number not in self._begins])
+        self._remove_forgotten()
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def hard_state(self) -> HardState:
+        """Term, vote and commit index; the commit index may be newer than what is on the disk."""
+        return HardState(self._term, self._vote, self._commit)
+
+    def snapshot(self) -> SnapshotMeta:
+        """The newest snapshot of which the journal was told."""
+        return self._snapshot
+
+    def changes(self) -> Sequence[Entry]:
+        """The entries behind the snapshot that change the membership."""
+        indexes = [index for index in self._index.changes if index > self._snapshot.index]
+        return [self.entries(index, index, 0)[0] for index in indexes]
+
+    def first_index(self) -> int:
+        """Index of the oldest entry that is kept; one more than the last if there is none."""
+        return self._index.base_index + 1
+
+    def last_index(self) -> int:
+        """Index of the newest durable entry."""
+        return self._index.last
+
+    def term(self, index: int) -> int:
+        """The term of an index from ``first_index() - 1`` to ``last_index()``."""
+        return self._log.term(index)
+
+    def entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
+        """The entries from ``low`` to ``high``, both included.
+
+        Arguments:
+            low, high: indexes that are kept.
+            bytes_max: a beginning of at most so many bytes (``Entry.size_bytes``) is returned, and at least one entry.
+        Raises:
+            DamagedJournal: an entry was changed on the disk since it was written. The journal takes no further call.
+            DiskFailed: it cannot be read.
+        """
+        try:
+            return self._log.entries(low, high, bytes_max)
+        except DamagedJournal as error:
+            self._stopped = str(error)
+            raise
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        """Write batches, in order, with one sync for all of them; they are durable at return.
+
+        A commit index that has moved needs no sync: if there is nothing else, it waits for the next write.
+
+        Raises:
+            NoSpace: nothing of them was written.
+            DiskFailed: what was written is unknown. The process must end.
+        """
+        self._require_running()
+        records: list[tuple[int, bytes]] = []
+        entries: list[Entry] = []
+        term, vote, commit, last = self._term, self._vote, self._commit, self._index.last
+        for batch in batches:
+            state = batch.hard_state
+            if state is not None:
+                self._require_successor((term, vote, commit), state)
+                if (state.term, state.vote) != (term, vote):
+                    term, vote = state.term, state.vote
+                    records.append((Kind.STATE, pack_state(term, vote)))
+            for entry in batch.entries:
+                index, entry_term, kind, data = entry
+                require(
+                    commit < index <= last + 1,
+                    f"Entry {index} cannot be written: {commit} is committed, {last} the last.",
+                )
+                require(entry_term <= term, f"Entry {index} is of term {entry_term}, and this node is in term {term}.")
+                records.append((Kind.ENTRY, ENTRY_HEAD.pack(index, entry_term, kind) + data))
+                last = index
+            entries += batch.entries
+            if state is not None:
+                commit = state.commit
+            require(commit <= last, f"Entry {commit} cannot be committed: the last one is {last}.")
+        if records:
+            may_use_reserve = not entries or all(batch.may_use_reserve or not batch.entries for batch in batches)
+            places = self._write(records, commit, may_use_reserve=may_use_reserve)
+            self._log.show(
+                entries, [place for (kind, _), place in zip(records, places, strict=True) if kind == Kind.ENTRY]
+            )
+        self._term, self._vote, self._commit = term, vote, commit
+
+    def note_snapshot(self, meta: SnapshotMeta) -> None:
+        """Take note of a snapshot that is durable in a file of its own. Errors as for :meth:`append`."""
+        self._require_running()
+        require(
+            self.first_index() - 1 <= meta.index <= self._index.last,
+            f"A snapshot of {meta.index} does not fit a log from {self.first_index()} to {self._index.last}.",
+        )
+        self._write([(Kind.SNAPSHOT, _pack_snapshot(meta))], self._commit, may_use_reserve=True)
+        self._snapshot = meta
+
+    def compact(self, index: int) -> None:
+        """Forget the entries up to ``index``, and remove files that hold nothing else.
+
+        Arguments:
+            index: an index that a snapshot covers; with two snapshots kept, the older one.
+        Raises:
+            NoSpace, DiskFailed: as for :meth:`append`.
+        """
+        self._require_running()
+        require(
+            index <= min(self._commit, self._snapshot.index), f"Entry {index} is not in a snapshot: it has to be kept."
+        )
+        if index <= self._index.base_index:
+            return
+        term = self._index.term(index)
+        self._write([(Kind.BASE, PAIR.pack(index, term))], self._commit, may_use_reserve=True)
+        self._log.forget(index, term)
+        self._remove_forgotten()
+
+    def restore(self, meta: SnapshotMeta) -> None:
+        """After a snapshot was installed: go on from it.
+
+        If the log has the snapshot's last entry, what follows it stays. Otherwise the log is empty, and begins there.
+
+        Raises:
+            NoSpace, DiskFailed: as for :meth:`append`.
+        """
+        self._require_running()
+        require(meta.index >= self._commit, f"A snapshot of {meta.index} was installed over commit {self._commit}.")
+        commit = max(self._commit, meta.index)
+        if self.first_index() - 1 <= meta.index <= self._index.last and self._index.term(meta.index) == meta.term:
+            self._write([(Kind.SNAPSHOT, _pack_snapshot(meta))], commit, may_use_reserve=True)
+            self._commit, self._snapshot = commit, meta
+            return
+        self._write([(Kind.RESET, _pack_snapshot(meta))], commit, may_use_reserve=True)
+        self._log.reset(meta.index, meta.term)
+        self._commit, self._snapshot = commit, meta
+        for number in self._begins:
+            self._begins[number] = 0  # nothing in an earlier file is needed any more
+        self._remove_forgotten()
+
+    def close(self) -> None:
+        """Say that the journal was closed in good order, and close its files."""
+        if self._stopped is None:
+            try:
+                self._write([(Kind.CLOSED, b"")], self._commit, may_use_reserve=True)
+            except NoSpace:
+                logger.warning("The journal was closed on a full disk; its next start reads it as after a crash.")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files without a word, as if the process had been killed."""
+        self._stopped = self._stopped or "The journal is closed"
+        self._segments.close()
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _require_running(self) -> None:
+        if self._stopped is not None:
+            raise DiskFailed(f"{self._stopped}: it takes no further calls. Nothing was written. Start the node again.")
+
+    def _require_successor(self, now: tuple[int, str, int], state: HardState) -> None:
+        term, vote, commit = now
+        require(state.term >= term, f"The term falls from {term} to {state.term}.")
+        require(state.term > term or vote in ("", state.vote), f"In term {term} the vote for {vote!r} is taken back.")
+        require(state.commit >= commit, f"The commit index falls from {commit} to {state.commit}.")
+
+    def _write(self, records: list[tuple[int, bytes]], commit: int, *, may_use_reserve: bool) -> list[Place]:
+        """Write records as one batch and sync it. Returns: where each lies."""
+        size_bytes = sum(record_size(len(body)) for _, body in records) + record_size(INDEX.size)
+        require(size_bytes <= BODY_BYTES_MAX, f"A batch of {size_bytes:,} bytes is too large for the journal.")
+        try:
+            self._clear_garbage()
+            self._make_room(size_bytes, may_use_reserve=may_use_reserve)
+            encoder = Encoder(self._number, self._batch + 1, self._previous)
+            begin, number = self._end, self._number
+            places = [Place(number, begin + encoder.add(kind, body), len(body)) for kind, body in records]
+            encoder.add(Kind.COMMIT, INDEX.pack(commit), LAST_OF_BATCH)
+            self._write_durably(self._end, encoder.finish())
+        except DiskFailed as error:
+            self._stopped = f"The journal has failed ({error})"
+            raise
+        self._end += encoder.size
+        self._previous = encoder.previous
+        self._batch += 1
+        return places
+
+    def _write_durably(self, offset: int, data: bytes) -> None:
+        file = self._segments.file(self._number)
+        try:
+            file.write_at(offset, data)
+            file.sync()
+        except NoSpace:
+            # On some file systems also room that was set aside can be refused. What was written must not look like a batch.
+            self._garbage_until = max(self._garbage_until, offset + len(data))
+            raise
+        self.syncs += 1
+
+    def _clear_garbage(self) -> None:
+        if self._garbage_until > self._end:
+            until, self._garbage_until = self._garbage_until, 0
+            self._write_durably(self._end, bytes(until - self._end))
+
+    def _make_room(self, size_bytes: int, *, may_use_reserve: bool) -> None:
+        """See that the current file has room for so many bytes; begin a new one if it has not."""
+        left_bytes = self._size - self._end
+        if size_bytes + self._reserve_bytes <= left_bytes:
+            return
+        try:
+            self._begin_segment(size_bytes)
+        except NoSpace as error:
+            if may_use_reserve and size_bytes <= left_bytes:
+                return
+            raise NoSpace(
+                f"The journal has no room for {size_bytes:,} bytes: {error} Nothing was written. Make room on the disk; the "
+                "node goes on by itself."
+            ) from error
+
+    def _begin_segment(self, size_bytes: int) -> None:
+        number = self._number + 1
+        pair = self._index.base_index, self._index.base_term
+        vote, snapshot = self._vote, _pack_snapshot(self._snapshot)
+        room = size_bytes + self._reserve_bytes + record_size(SegmentHead.size_for(vote, snapshot))
+        size = max(self._segment_bytes, room)
+        head = SegmentHead(size, self._index.last + 1, *pair, self._commit, self._term, vote, snapshot)
+        encoder = Encoder(number, self._batch + 1, self._previous)
+        encoder.add(Kind.SEGMENT, head.pack(), LAST_OF_BATCH)
+        self._segments.make(number, size, encoder.finish())
+        self._begins[number] = head.next_index
+        self._number, self._size = number, size
+        self._end, self._previous = encoder.size, encoder.previous
+        self._batch += 1
+
+    def _remove_forgotten(self) -> None:
+        """Remove files before the current one whose entries are all forgotten."""
+        numbers = sorted(self._begins)
+        forgotten = []
+        for number, follower in pairwise(numbers):
+            if self._begins[follower] > self._index.base_index + 1:
+                break
+            forgotten.append(number)
+        for number in forgotten:
+            del self._begins[number]
+        self._segments.remove(forgotten)
+
+
+def _pack_snapshot(meta: SnapshotMeta) -> bytes:
+    return PAIR.pack(meta.index, meta.term) + meta.membership.to_bytes()
+
+
+def _unpack_snapshot(body: bytes) -> SnapshotMeta:
+    index, term = PAIR.unpack_from(body)
+    return SnapshotMeta(index, term, membership_from_bytes(body[PAIR.size :]))

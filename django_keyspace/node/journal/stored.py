@@ -1,0 +1,130 @@
+"""The part of the log that is durable, as the loop's thread reads it while the disk thread writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+from typing import Final
+
+from django_keyspace.exceptions import DamagedJournal
+from django_keyspace.node.journal.index import LogIndex, Place
+from django_keyspace.node.journal.records import ENTRY_HEAD, BrokenRecord, Kind, record_at, record_size
+from django_keyspace.node.journal.segments import Segments
+from django_keyspace.node.raft.errors import require
+from django_keyspace.node.raft.messages import ENTRY_OVERHEAD_BYTES, Entry
+
+CACHE_BYTES: Final = 16 * 1024 * 1024
+"""The newest entries stay in memory up to so many bytes: they are about to be sent and applied."""
+
+
+class StoredLog:
+    """Durable entries: the newest from memory, others from their files.
+
+    No method waits for a write or a sync: the lock is held for work in memory and for reading files.
+
+    Arguments:
+        segments: the files.
+        index: what lies where.
+        cache_bytes_max: how much of the newest entries to keep in memory.
+
+    Attributes:
+        index: the same; changed only by the methods of this class from now on.
+    """
+
+    def __init__(self, segments: Segments, index: LogIndex, cache_bytes_max: int = CACHE_BYTES) -> None:
+        self.index = index
+        self._segments = segments
+        self._lock = Lock()
+        self._cache: dict[int, Entry] = {}
+        self._cache_bytes = 0
+        self._cache_bytes_max = cache_bytes_max
+
+    def term(self, index: int) -> int:
+        """The term of an entry, or of the base."""
+        with self._lock:
+            return self.index.term(index)
+
+    def entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
+        """See :meth:`Journal.entries`."""
+        found: list[Entry] = []
+        with self._lock:
+            require(
+                self.index.start <= low <= high <= self.index.last,
+                f"Entries {low} to {high} were asked for; {self.index.start} to {self.index.last} are here.",
+            )
+            at, room = low, bytes_max
+            while at <= high:
+                entry = self._cache.get(at)
+                run = [entry] if entry is not None else self._read_run(at, high, room)
+                for entry in run:
+                    room -= entry.size_bytes
+                    if room < 0 and found:
+                        return found
+                    found.append(entry)
+                at += len(run)
+        return found
+
+    def show(self, entries: Sequence[Entry], places: Sequence[Place]) -> None:
+        """Make entries visible that are durable now; each replaces what was at its index, and behind."""
+        index, cache = self.index, self._cache
+        with self._lock:
+            for entry, place in zip(entries, places, strict=True):
+                at = entry.index
+                for gone in range(at, index.last + 1):
+                    self._uncache(gone)
+                index.put(at, entry.term, entry.kind, place)
+                cache[at] = entry
+                self._cache_bytes += entry.size_bytes
+            while self._cache_bytes > self._cache_bytes_max:
+                self._uncache(next(iter(cache)))
+
+    def forget(self, index: int, term: int) -> None:
+        """Entries up to ``index`` are not needed any more."""
+        with self._lock:
+            for gone in range(self.index.start, index + 1):
+                self._uncache(gone)
+            self.index.forget(index, term)
+
+    def reset(self, index: int, term: int) -> None:
+        """No entry is needed any more: the log begins after (index, term)."""
+        with self._lock:
+            self._cache.clear()
+            self._cache_bytes = 0
+            self.index.reset(index, term)
+
+    def _uncache(self, index: int) -> None:
+        entry = self._cache.pop(index, None)
+        if entry is not None:
+            self._cache_bytes -= entry.size_bytes
+
+    def _read_run(self, low: int, high: int, room: int) -> list[Entry]:
+        """Read entries that lie in one file one after the other: at least one, about as many as there is room for."""
+        first = place = self.index.place(low)
+        at = low
+        while True:
+            room -= place.data_bytes + ENTRY_OVERHEAD_BYTES
+            last = place
+            if room <= 0 or at == high or at + 1 in self._cache:
+                break
+            place = self.index.place(at + 1)
+            if place.segment != first.segment:
+                break
+            at += 1
+        size = last.offset + record_size(last.body_bytes) - first.offset
+        data = self._segments.file(first.segment).read_at(first.offset, size)
+        return [self._decode(data, index, first) for index in range(low, at + 1)]
+
+    def _decode(self, data: bytes, index: int, first: Place) -> Entry:
+        place = self.index.place(index)
+        try:
+            body = record_at(data, place.offset - first.offset, Kind.ENTRY).body
+            at, term, kind = ENTRY_HEAD.unpack_from(body)
+            if (at, term) != (index, self.index.term(index)):
+                raise BrokenRecord("another entry lies there", may_be_torn=False)
+        except BrokenRecord as broken:
+            raise DamagedJournal(
+                f"Entry {index} at byte {place.offset:,} of {self._segments.name(place.segment)} cannot be read: "
+                f"{broken.reason}. The disk has changed what was written. The node stops, and says at its next start how it "
+                "can join again."
+            ) from broken
+        return Entry(at, term, kind, body[ENTRY_HEAD.size :])
