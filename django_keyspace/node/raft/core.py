@@ -312,7 +312,11 @@ class Raft:
         return describe(self._state)
 
     def membership_at(self, index: int) -> Membership:
-        """The members as of an applied index; what a snapshot up to that index has to hold (rule 37)."""
+        """The members as of an applied index; what a snapshot up to that index has to hold (rule 37).
+
+        Raises:
+            Refused: the core has taken a newer snapshot; do not make this one.
+        """
         return self._state.history.at(index)
 
     def status(self) -> Status:

@@ -106,7 +106,7 @@ class Log:
             stored_end = min(end, self._tail_first - 1)
             found.extend(self._storage.entries(low, stored_end, bytes_max))
             require(bool(found) and found[0].index == low, f"The storage did not give entry {low}, which it holds.")
-            if found[-1].index < stored_end:
+            if found[-1].index < stored_end or stored_end == end:
                 return tuple(found)
         room = bytes_max - sum(entry.size_bytes for entry in found)
         begin = max(low, self._tail_first) - self._tail_first

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
-from .errors import BadMessage, ChangeRefused, require
+from .errors import BadMessage, ChangeRefused, Refused, require
 
 ADD: Final = "add"
 PROMOTE: Final = "promote"
@@ -193,9 +193,10 @@ class History:
         return self._steps[-2 if len(self._steps) > 1 else -1][1]
 
     def at(self, index: int) -> Membership:
-        """The one that holds at an index that is not compacted."""
+        """The one that holds at an index. Raises :class:`Refused` if that is before what is remembered."""
         found = [membership for since, membership in self._steps if since <= index]
-        require(bool(found), f"The membership at index {index} was asked for after it had been compacted.")
+        if not found:
+            raise Refused(f"Nobody remembers the membership at {index}: a newer snapshot is there or on its way.")
         return found[-1]
 
     def append(self, index: int, membership: Membership) -> None:

@@ -39,7 +39,7 @@ def send_append(state: State, peer: str, progress: Progress, with_entries: bool)
     """Send one append, or a snapshot if what the peer needs is compacted."""
     prev_index = progress.next_index - 1
     prev_term = state.log.term(prev_index)
-    if prev_term is None:
+    if prev_term is None or progress.next_index < state.log.first_index:
         send_snapshot(state, peer, progress)
         return
     entries: tuple[Entry, ...] = ()

@@ -1,0 +1,1 @@
+"""The consensus core: units, rules, random schedules in a small cluster."""
