@@ -14,6 +14,7 @@ from typing import Any
 from django_keyspace.backend import KeyspaceCache
 from django_keyspace.backend.embedded import EmbeddedEngine, Engine
 from django_keyspace.backend.transport import remote_engine
+from django_keyspace.keyspace import Client
 from django_keyspace.store import StoreOptions, open_store
 from django_keyspace.testing import running_node
 
@@ -55,6 +56,10 @@ class Place:
             self.location(database), {**(params or {}), "OPTIONS": {**self.options_of(database), **options}}
         )
 
+    def keyspace_client(self, **options: Any) -> Client:
+        """A client of Keyspace's API on this place, with these arguments."""
+        raise NotImplementedError
+
     def empty(self) -> None:
         """Delete everything."""
         for database in range(DATABASES):
@@ -76,6 +81,9 @@ class EmbeddedPlace(Place):
     def options_of(self, database: int) -> dict[str, Any]:
         return {**self.options, "database": database}
 
+    def keyspace_client(self, **options: Any) -> Client:
+        return Client(self.folder, **{"durability": "interval", **self.options, **options})
+
 
 class NodePlace(Place):
     """A node process on this machine."""
@@ -86,6 +94,9 @@ class NodePlace(Place):
 
     def location(self, database: int = 0) -> str:
         return f"{self._stem}/{database}"
+
+    def keyspace_client(self, **options: Any) -> Client:
+        return Client([self._stem.removeprefix("keyspace://")], **{**self.options, **options})
 
 
 @contextlib.contextmanager
