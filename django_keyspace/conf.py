@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from django.utils.module_loading import import_string
 
 from django_keyspace.exceptions import ConfigurationError
+from django_keyspace.security import NO_SECURITY, Security, make_security
 from django_keyspace.store.options import StoreOptions
 
 EMBEDDED_SCHEME: Final = "embedded:"
@@ -37,6 +38,8 @@ OPTIONS: Final[dict[str, str]] = {
     "compress_level": "zlib's level, 1 to 9, default 1.",
     "evictable": "whether records may be evicted and cleared as a cache's, default True.",
     "on_error": "'raise' (default), or 'miss': an unreachable store reads as empty.",
+    "secret": "what a node's clients must know; default: KEYSPACE_SECRET or KEYSPACE_SECRET_FILE of the environment. Nodes only.",
+    "tls": "a mapping with ca, cert, key (files, PEM) and verify_hostname, for keyspaces:// locations.",
     "reverse_key_function": "callable or dotted path: the user's key from a full key; for listings with a KEY_FUNCTION.",
     "MAX_ENTRIES": "records in the database from which old ones are culled; without it only max_bytes counts.",
     "CULL_FREQUENCY": "one in so many records is culled, default 3; 0 culls all.",
@@ -52,6 +55,7 @@ class Config:
         location: the folder's path, or the node's URL.
         is_remote: whether ``location`` is a URL.
         store: how the embedded store is opened.
+        security: what to show to nodes, and to want of them.
     """
 
     location: str
@@ -66,6 +70,7 @@ class Config:
     compress_level: int = 1
     evictable: bool = True
     on_error: str = "raise"
+    security: Security = NO_SECURITY
     reverse_key_function: Any = None
     max_entries: int | None = None
     cull_frequency: int = 3
@@ -93,8 +98,8 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
     """Check one alias's settings.
 
     Arguments:
-        location: ``LOCATION``: a folder (path or ``embedded:`` URL), ``keyspace://host:port/database`` or
-            ``keyspace+unix:///path/node.sock?database=n``.
+        location: ``LOCATION``: a folder (path or ``embedded:`` URL), ``keyspace://host:port/database``, the same with
+            ``keyspaces://`` for TLS, ``keyspace+unix:///path/node.sock?database=n``, or a list of addresses of one cluster.
         options: ``OPTIONS``.
     Raises:
         ConfigurationError: something is missing, unknown, contradictory or out of range.
@@ -110,8 +115,13 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
         if type(number) is not int or not least <= number <= most:
             raise ConfigurationError(f"Option {name} must be an integer from {least:,} to {most:,}, not {number!r}.")
     address, is_remote, url_database = _parse_location(location)
+    security = NO_SECURITY
     if is_remote:
         _refuse_embedded_options(options)
+        uses_tls = address.startswith("keyspaces://")
+        security = make_security(uses_tls=uses_tls, secret=options.get("secret"), tls=options.get("tls"))
+    elif "secret" in options or "tls" in options:
+        raise ConfigurationError("Options secret and tls are for nodes, and the store of this alias is a folder.")
     database = options.get("database", url_database or 0)
     if url_database and database != url_database:
         raise ConfigurationError(f"LOCATION names database {url_database} and the option database says {database}.")
@@ -127,6 +137,7 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
         is_remote=is_remote,
         store=store,
         database=database,
+        security=security,
         reverse_key_function=_callable(options.get("reverse_key_function")),
         max_entries=options.get("MAX_ENTRIES"),
         cull_frequency=options.get("CULL_FREQUENCY", 3),
@@ -169,6 +180,8 @@ def _parse_location(location: Any) -> tuple[str, bool, int | None]:
 
     if isinstance(location, os.PathLike):
         location = os.fspath(location)
+    elif isinstance(location, list | tuple):
+        location = _joined(location)
     if not isinstance(location, str) or not location:
         raise ConfigurationError(
             "LOCATION must be a folder for the store (a path or embedded:PATH) or a node (keyspace://HOST:PORT/DATABASE), "
@@ -189,6 +202,21 @@ def _parse_location(location: Any) -> tuple[str, bool, int | None]:
     if not path:
         raise ConfigurationError(f"LOCATION {location!r} names no folder.")
     return os.path.abspath(path), False, None
+
+
+def _joined(addresses: Sequence[Any]) -> str:
+    """One URL of a list: the first may have a scheme and a database, and then they are those of all."""
+    if not addresses or not all(isinstance(address, str) for address in addresses):
+        raise ConfigurationError(f"LOCATION as a list has the addresses of a cluster's nodes, not {addresses!r:.200}.")
+    parts = [address.rpartition("://") for address in addresses]
+    schemes = {scheme for scheme, _, _ in parts if scheme}
+    databases = {database for _, _, rest in parts if (database := rest.partition("/")[2])}
+    if len(schemes) > 1 or len(databases) > 1:
+        raise ConfigurationError(
+            f"LOCATION {addresses!r:.200}: all nodes of a list have the same scheme and the same database."
+        )
+    hosts = ",".join(rest.partition("/")[0] for _, _, rest in parts)
+    return f"{min(schemes, default='keyspace')}://{hosts}/{min(databases, default='')}"
 
 
 def _callable(function: Any) -> Any:

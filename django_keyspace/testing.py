@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.handshake import SECRET_VARIABLE
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 20.0
@@ -43,13 +44,17 @@ class RunningNode:
         data: the data folder.
         location: ``LOCATION`` of its first database, such as ``keyspace://127.0.0.1:40123/0``.
         address: its host and port.
+        options: ``OPTIONS`` that a client of it needs: its secret, if it has one.
+        facts: what it printed when it was ready, by word: ``tls``, ``http`` and so on.
         pid: its process id.
     """
 
-    def __init__(self, data: Path, flags: Sequence[str], node_id: str, listen: str) -> None:
+    def __init__(self, data: Path, flags: Sequence[str], node_id: str, listen: str, secret: str | None = None) -> None:
         self.data = data
+        self.options: dict[str, Any] = {"secret": secret} if secret else {}
         self.node_id = node_id
         self.location = ""
+        self.facts: dict[str, str] = {}
         self.address = ""
         self.pid = 0
         self._flags = list(flags)
@@ -69,7 +74,9 @@ class RunningNode:
             return
         command = [sys.executable, "-m", "django_keyspace.node", "--id", self.node_id, "--data", str(self.data)]
         command += ["--listen", self.address or self._listen, *self._flags]
-        environment = dict(os.environ)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(SECRET_VARIABLE)}
+        if self.options:
+            environment[SECRET_VARIABLE] = self.options["secret"]
         # The package may be on sys.path in this process only.
         root = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH", "")]))
@@ -82,7 +89,7 @@ class RunningNode:
         except BaseException:
             self.kill()
             raise
-        self.address = self.location.removeprefix("keyspace://").partition("/")[0]
+        self.address = self.location.partition("://")[2].partition("/")[0]
 
     def _await_location(self, process: subprocess.Popen[bytes]) -> str:
         """Read what the node prints until its address has come, which is its last word before it serves."""
@@ -100,10 +107,11 @@ class RunningNode:
                 code = process.wait(STOP_TIMEOUT_S)
                 raise NodeDidNotStart(f"The node ended with exit code {code}. {self.errors()}")
             printed += data
-            for line in printed.decode(errors="replace").splitlines(keepends=True):
-                word, _, value = line.strip().partition(" ")
-                if word == "address" and line.endswith("\n"):
-                    return value.strip()
+            lines = [line for line in printed.decode(errors="replace").splitlines(keepends=True) if line.endswith("\n")]
+            # The first line is a sentence; then there are two spaces, a name that may have several words, and its value.
+            self.facts = {line[2:14].strip(): line[14:].strip() for line in lines[1:]}
+            if "address" in self.facts:
+                return self.facts["address"]
 
     def errors(self) -> str:
         """What the node has written to its standard error: its log."""
@@ -166,6 +174,7 @@ def running_node(
     data: str | os.PathLike[str] | None = None,
     node_id: str = "n1",
     listen: str = "127.0.0.1:0",
+    secret: str | None = None,
     **options: Any,
 ) -> Iterator[RunningNode]:
     """Run a node for as long as the block runs. No process is left behind, however the block ends.
@@ -174,6 +183,7 @@ def running_node(
         data: its data folder; without it, a temporary one that goes with the node.
         node_id: its id.
         listen: its address; the default takes a free port.
+        secret: what its clients must know; they take :attr:`RunningNode.options` as their ``OPTIONS``.
         **options: other flags of the node, such as ``durability="commit"`` or ``max_bytes=2**24``.
     Returns:
         A context manager that gives the :class:`RunningNode`, which serves already.
@@ -184,7 +194,7 @@ def running_node(
     with contextlib.ExitStack() as stack:
         if data is None:
             data = stack.enter_context(tempfile.TemporaryDirectory(prefix="keyspace-node-"))
-        node = RunningNode(Path(data), flags, node_id, listen)
+        node = RunningNode(Path(data), flags, node_id, listen, secret)
         stack.callback(node.close)
         node.start()
         yield node

@@ -5,6 +5,7 @@ limit before anything is kept or decoded. The bodies:
 
 =================================  =================================================================================
 ``("keyspace", version, fields)``  The first frame in either direction: :class:`ClientHello`, :class:`NodeHello`.
+``("proof", bytes)``               The client's second frame, if the node's hello has a proof: see ``handshake.py``.
 ``(id, operation, *arguments)``    A request. The client chooses the id, 1 or more, unique among those in flight.
 ``(id, "ok", result)``             The answer to the request with that id. Answers may come in any order.
 ``(id, code, sentence)``           The request failed; the code is a word of ``exceptions.ERRORS_BY_CODE``.
@@ -13,8 +14,8 @@ limit before anything is kept or decoded. The bodies:
 =================================  =================================================================================
 
 Versions: the client's hello names the newest version that it speaks, the node answers with the one to use: the lower of
-both. Unknown fields of a hello are ignored, so a later version can add some; what changes the order of frames (such as
-a proof of identity between the hello and the first request) needs a version of its own.
+both. Unknown fields of a hello are ignored, so a later version can add some; what changes the order of frames needs a
+version of its own.
 
 Only plain msgpack is legal: nil, booleans, integers, floats, bytes, UTF-8 text, arrays and maps with keys of text or
 bytes. Arrays are decoded as tuples. Whatever is malformed raises :class:`ProtocolError`; nothing of msgpack's own gets
@@ -245,15 +246,18 @@ class ClientHello:
         version: newest version of the protocol that the client speaks.
         cluster: id of the cluster that it expects, None for whichever.
         release: the client's release of this package: for logs only.
+        nonce: the client's part of the handshake, None if it has no secret.
     """
 
     version: int = PROTOCOL_VERSION
     cluster: str | None = None
     release: str = ""
+    nonce: bytes | None = None
 
     def message(self) -> tuple[Any, ...]:
         """What to encode."""
-        return (PROTOCOL_NAME, self.version, {"cluster": self.cluster, "release": self.release, "role": "client"})
+        fields = {"cluster": self.cluster, "release": self.release, "role": "client", "nonce": self.nonce}
+        return (PROTOCOL_NAME, self.version, fields)
 
     @classmethod
     def parse(cls, message: Any) -> ClientHello:
@@ -267,7 +271,12 @@ class ClientHello:
         role = _field(fields, "role", str)
         if role != "client":
             raise ProtocolError(f"This node does not know the role {role!r:.40}.")
-        return cls(version, _field(fields, "cluster", str, None), _field(fields, "release", str, ""))
+        return cls(
+            version,
+            _field(fields, "cluster", str, None),
+            _field(fields, "release", str, ""),
+            _field(fields, "nonce", bytes, None),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +291,8 @@ class NodeHello:
         value_bytes_max: largest payload of a value.
         frame_bytes_max: largest body of a frame, in both directions.
         release: the node's release of this package: for logs only.
+        nonce: the node's part of the handshake, None if it wants no secret.
+        proof: that it knows the secret.
     """
 
     version: int
@@ -291,6 +302,8 @@ class NodeHello:
     value_bytes_max: int
     frame_bytes_max: int
     release: str = ""
+    nonce: bytes | None = None
+    proof: bytes | None = None
 
     def message(self) -> tuple[Any, ...]:
         """What to encode."""
@@ -301,6 +314,8 @@ class NodeHello:
             "value_bytes_max": self.value_bytes_max,
             "frame_bytes_max": self.frame_bytes_max,
             "release": self.release,
+            "nonce": self.nonce,
+            "proof": self.proof,
         }
         return (PROTOCOL_NAME, self.version, fields)
 
@@ -329,6 +344,8 @@ class NodeHello:
             value_bytes_max=_positive(fields, "value_bytes_max"),
             frame_bytes_max=_positive(fields, "frame_bytes_max"),
             release=_field(fields, "release", str, ""),
+            nonce=_field(fields, "nonce", bytes, None),
+            proof=_field(fields, "proof", bytes, None),
         )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import socket
+import ssl
 import struct
 import sys
 import weakref
@@ -38,7 +39,8 @@ from django_keyspace.exceptions import (
     ProtocolError,
     error_from_code,
 )
-from django_keyspace.operations import WRITES
+from django_keyspace.operations import CHANGES
+from django_keyspace.security import NO_SECURITY, Security, tls_failed
 from django_keyspace.wire import HEADER_BYTES, OK
 
 IDLE_CONNECTIONS_MAX: Final = 64
@@ -55,6 +57,7 @@ class BlockingConnection:
     Arguments:
         endpoint: the node.
         lonely: whether it is the only one of its location.
+        security: what to show and to want.
         deadline_at_s: when it has to stand, on the monotonic clock.
         timeout_ms: how long a call may wait for the node.
     Raises:
@@ -75,14 +78,16 @@ class BlockingConnection:
         "used_at_s",
     )
 
-    def __init__(self, endpoint: Endpoint, *, lonely: bool, deadline_at_s: float, timeout_ms: int) -> None:
-        self.link = Link(endpoint, lonely=lonely)
+    def __init__(
+        self, endpoint: Endpoint, *, lonely: bool, security: Security, deadline_at_s: float, timeout_ms: int
+    ) -> None:
+        self.link = Link(endpoint, lonely=lonely, secret=security.secret)
         self.timeout_ms = timeout_ms
         self.pid = os.getpid()
         self.sent = False
         self.usable = True
         self.used_at_s = monotonic()
-        self._socket = self._connect(deadline_at_s)
+        self._socket = self._connect(deadline_at_s, security.context())
         self._receive = self._socket.recv
         self._poller: Any = None
         try:
@@ -99,7 +104,7 @@ class BlockingConnection:
             self.close()
             raise
 
-    def _connect(self, deadline_at_s: float) -> socket.socket:
+    def _connect(self, deadline_at_s: float, tls: ssl.SSLContext | None) -> socket.socket:
         endpoint = self.link.endpoint
         remaining_s = max(deadline_at_s - monotonic(), 0.001)
         try:
@@ -119,7 +124,20 @@ class BlockingConnection:
             raise no_connection(endpoint, getattr(error, "strerror", None) or error) from error
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return found
+        return found if tls is None else self._secured(found, tls)
+
+    def _secured(self, plain: socket.socket, tls: ssl.SSLContext) -> socket.socket:
+        endpoint = self.link.endpoint
+        try:
+            return tls.wrap_socket(plain, server_hostname=endpoint.host)
+        except TimeoutError as error:
+            raise time_is_over(endpoint, self.timeout_ms) from error
+        except ssl.SSLError as error:
+            raise tls_failed(endpoint, error) from error
+        except OSError as error:
+            raise connection_broke(endpoint, error.strerror or error) from error
+        finally:
+            plain.close()  # it is the secured one's now, or of no use
 
     def _greet(self, deadline_at_s: float) -> None:
         self._socket.sendall(self.link.hello())
@@ -129,6 +147,9 @@ class BlockingConnection:
             if not data:
                 raise connection_broke(self.link.endpoint, "it was closed before the node said hello")
             self.link.receive(data)
+        proof = self.link.proof()
+        if proof is not None:
+            self._socket.sendall(proof)
 
     def exchange(self, name: str, arguments: Sequence[Any], deadline_at_s: float) -> tuple[int, str, Any]:
         """Send a request and receive its answer.
@@ -235,10 +256,18 @@ class BlockingPool:
         endpoints: the nodes.
         timeout_ms: how long a call may take in all.
         leader_timeout_ms: how long a call looks for a node; see :class:`Attempts`.
+        security: what to show to nodes, and to want of them.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], timeout_ms: int, leader_timeout_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        timeout_ms: int,
+        leader_timeout_ms: int | None = None,
+        security: Security = NO_SECURITY,
+    ) -> None:
         self._endpoints = endpoints
+        self._security = security
         self._timeout_ms = timeout_ms
         self._leader_timeout_ms = leader_timeout_ms
         self._timeout_s = timeout_ms / 1000
@@ -259,7 +288,7 @@ class BlockingPool:
         """
         now_s = monotonic()
         deadline_at_s = now_s + self._timeout_s
-        connection = self._take(name in WRITES, now_s)
+        connection = self._take(name in CHANGES, now_s)
         if connection is None:
             return self._persist(name, arguments, deadline_at_s, None)
         try:
@@ -335,7 +364,11 @@ class BlockingPool:
 
     def _open(self, endpoint: Endpoint, connect_by_s: float) -> BlockingConnection:
         connection = BlockingConnection(
-            endpoint, lonely=len(self._endpoints) == 1, deadline_at_s=connect_by_s, timeout_ms=self._timeout_ms
+            endpoint,
+            lonely=len(self._endpoints) == 1,
+            security=self._security,
+            deadline_at_s=connect_by_s,
+            timeout_ms=self._timeout_ms,
         )
         self._all.add(connection)
         return connection
@@ -371,7 +404,7 @@ def _limit_waiting(connected: socket.socket, timeout_ms: int) -> float | None:
     Returns:
         What ``settimeout`` has to be called with.
     """
-    if socket.socket.__module__ != "socket":
+    if type(connected) is not socket.socket or socket.socket.__module__ != "socket":
         return timeout_ms / 1000
     if sys.platform == "win32":
         limit = struct.pack("L", timeout_ms)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import weakref
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, cast
@@ -26,6 +27,7 @@ from django_keyspace.backend.routing import (
     time_is_over,
 )
 from django_keyspace.exceptions import KeyspaceError, NoConnection, Overloaded, error_from_code
+from django_keyspace.security import NO_SECURITY, Security, tls_failed
 from django_keyspace.wire import OK
 
 _Answer = tuple[int, str, Any] | Failure
@@ -86,6 +88,9 @@ class LoopConnection(asyncio.Protocol):
         if self.link.ended_by is not None:
             self._end(self.link.ended_by)
         elif not self._greeted.done() and self.link.node is not None:
+            proof = self.link.proof()
+            if proof is not None and self._transport is not None:
+                self._transport.write(proof)
             self._greeted.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -221,10 +226,18 @@ class LoopConnections:
         endpoints: the nodes.
         timeout_ms: how long a call may take in all.
         leader_timeout_ms: how long a call looks for a node; see :class:`Attempts`.
+        security: what to show to nodes, and to want of them.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], timeout_ms: int, leader_timeout_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        timeout_ms: int,
+        leader_timeout_ms: int | None = None,
+        security: Security = NO_SECURITY,
+    ) -> None:
         self._endpoints = endpoints
+        self._security = security
         self._timeout_ms = timeout_ms
         self._leader_timeout_ms = leader_timeout_ms
         self._timeout_s = timeout_ms / 1000
@@ -335,12 +348,17 @@ class LoopConnections:
         try:
             async with asyncio.timeout(self._timeout_s):
                 raw_socket = await _connected_socket(loop, endpoint)
-                link = Link(endpoint, lonely=len(self._endpoints) == 1)
+                link = Link(endpoint, lonely=len(self._endpoints) == 1, secret=self._security.secret)
                 connection = made = LoopConnection(link, loop, raw_socket, self._timeout_ms)
-                await loop.create_connection(lambda: made, sock=raw_socket)
+                tls = None if endpoint.path else self._security.context()
+                await loop.create_connection(
+                    lambda: made, sock=raw_socket, ssl=tls, server_hostname=endpoint.host if tls is not None else None
+                )
                 await connection.greet()
         except TimeoutError as error:
             raise time_is_over(endpoint, self._timeout_ms) from error
+        except ssl.SSLError as error:
+            raise tls_failed(endpoint, error) from error
         except OSError as error:
             if isinstance(error, KeyspaceError):
                 raise

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from django_keyspace import __version__
 from django_keyspace.exceptions import (
+    AuthenticationFailed,
     ConfigurationError,
     DeadlineExceeded,
     KeyspaceError,
@@ -25,7 +26,8 @@ from django_keyspace.exceptions import (
     TransportError,
     UnknownOutcome,
 )
-from django_keyspace.operations import DATABASES_DEFAULT, WRITES
+from django_keyspace.handshake import PROOF, client_proof, new_nonce, node_proof, require_same
+from django_keyspace.operations import CHANGES, DATABASES_DEFAULT
 from django_keyspace.wire import (
     CONNECTION_ID,
     HELLO_BYTES_MAX,
@@ -38,7 +40,7 @@ from django_keyspace.wire import (
     connection_error,
 )
 
-SCHEMES: Final = ("keyspace", "keyspace+unix")
+SCHEMES: Final = ("keyspace", "keyspaces", "keyspace+unix")
 PORT_DEFAULT: Final = 7080
 TIMEOUT_MS_DEFAULT: Final = 5_000
 ATTEMPTS_MAX: Final = 4
@@ -46,6 +48,8 @@ ATTEMPTS_MAX: Final = 4
 RETRY_DELAY_MS: Final = 10
 """Pause before the second try of a node that is not there; doubles with each further one."""
 _DOUBLINGS_MAX: Final = 5
+_TLS_ALERT: Final = b"\x15\x03"
+"""How the answer of a TLS server begins to somebody who speaks something else."""
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%\w+)?")
@@ -73,10 +77,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A parsed ``LOCATION``: the nodes, and which database of theirs."""
+    """A parsed ``LOCATION``: the nodes, which database of theirs, and whether they use TLS."""
 
     endpoints: tuple[Endpoint, ...]
     database: int
+    uses_tls: bool = False
 
 
 def is_remote(location: str) -> bool:
@@ -85,7 +90,7 @@ def is_remote(location: str) -> bool:
 
 
 def parse_location(location: str) -> Location:
-    """The nodes and the database of ``keyspace://host:port,host:port/db`` or
+    """The nodes and the database of ``keyspace://host:port,host:port/db``, the same with ``keyspaces://`` for TLS, or
     ``keyspace+unix:///path/node.sock?database=db``.
 
     Arguments:
@@ -101,14 +106,15 @@ def parse_location(location: str) -> Location:
         raise _bad_location(location, str(error)) from None
     if parts.scheme == "keyspace+unix":
         return _parse_unix(location, parts.netloc, parts.path, parts.query)
-    if parts.scheme != "keyspace":
+    if parts.scheme not in SCHEMES:
         raise _bad_location(location, f"the scheme is none of {', '.join(SCHEMES)}")
     if parts.query or parts.fragment:
         raise _bad_location(location, "nothing may follow the database; options belong in OPTIONS")
     endpoints = tuple(_parse_endpoint(location, text) for text in parts.netloc.split(","))
     if len(set(endpoints)) != len(endpoints):
         raise _bad_location(location, "an address stands there twice")
-    return Location(endpoints, _parse_database(location, parts.path.strip("/") or "0"))
+    database = _parse_database(location, parts.path.strip("/") or "0")
+    return Location(endpoints, database, uses_tls=parts.scheme == "keyspaces")
 
 
 def _parse_unix(location: str, netloc: str, path: str, query: str) -> Location:
@@ -157,12 +163,15 @@ class Link:
     Arguments:
         endpoint: the node, for messages.
         lonely: whether it is the only endpoint of its location.
+        secret: what both sides must know, or None.
     """
 
     __slots__ = (
         "_encode",
         "_lonely",
+        "_nonce",
         "_reader",
+        "_secret",
         "decode",
         "endpoint",
         "ended_by",
@@ -171,8 +180,10 @@ class Link:
         "node",
     )
 
-    def __init__(self, endpoint: Endpoint, *, lonely: bool = True) -> None:
+    def __init__(self, endpoint: Endpoint, *, lonely: bool = True, secret: bytes | None = None) -> None:
         self.endpoint = endpoint
+        self._secret = secret
+        self._nonce = new_nonce() if secret is not None else None
         self.node: NodeHello | None = None
         """What the node said of itself; None until it has."""
         self.ended_by: KeyspaceError | None = None
@@ -186,7 +197,14 @@ class Link:
 
     def hello(self) -> bytes:
         """The first frame to send."""
-        return self._encode(ClientHello(release=__version__).message())
+        return self._encode(ClientHello(release=__version__, nonce=self._nonce).message())
+
+    def proof(self) -> bytes | None:
+        """The frame to send once :attr:`node` is known, before the first request; None if the node wants none."""
+        node = self.node
+        if self._secret is None or self._nonce is None or node is None or node.nonce is None:
+            return None
+        return self._encode([PROOF, client_proof(self._secret, self._nonce, node.nonce, node.node, node.cluster)])
 
     def request(self, name: str, arguments: Sequence[Any]) -> bytes:
         """The frame of the next request, whose id is :attr:`last_id` from now on.
@@ -212,6 +230,8 @@ class Link:
             KeyspaceError: the node refused the connection.
         """
         answers = []
+        if self.node is None and data.startswith(_TLS_ALERT):
+            raise ProtocolError(f"{self.endpoint} speaks TLS: write keyspaces:// in LOCATION.")
         try:
             messages = [self.decode(body) for body in self._reader.feed(data)]
         except ProtocolError as error:
@@ -253,10 +273,26 @@ class Link:
                 f"Node {node.node} at {self.endpoint} is a single node, and the location lists several addresses. Two "
                 "single nodes would each hold a part of the data: list one address only."
             )
+        self._check(node)
         self.node = node
         self.frame_bytes_max = node.frame_bytes_max
         self._encode = Encoder(node.frame_bytes_max).encode
         self._reader.frame_bytes_max = node.frame_bytes_max
+
+    def _check(self, node: NodeHello) -> None:
+        """Whether the node knows the secret, if there is one."""
+        if self._secret is None or self._nonce is None:
+            return
+        if node.nonce is None:
+            raise AuthenticationFailed(
+                f"Node {node.node} at {self.endpoint} has no secret and this client has one, so it may be anybody's. Nothing was "
+                "sent. Start the node with --secret-file, or take the option secret (or KEYSPACE_SECRET) away."
+            )
+        expected = node_proof(self._secret, self._nonce, node.nonce, node.node, node.cluster)
+        sentence = (
+            f"The secret of node {node.node} at {self.endpoint} is another one than this client's. Nothing was sent."
+        )
+        require_same(expected, node.proof, sentence)
 
     def named(self, error: ProtocolError) -> ProtocolError:
         """A protocol error with the address of the node, which the codec does not know."""
@@ -349,7 +385,7 @@ class Attempts:
         error = failure.error
         if isinstance(error, TransportError):
             error.reached = failure.reached
-        if failure.sent and self.name in WRITES:
+        if failure.sent and self.name in CHANGES:
             raise UnknownOutcome(
                 f"The write {self.name!r} was sent to {self.endpoint}, and its answer was lost: {error} "
                 "It may have happened or not. Read the key before you do it again."
@@ -420,7 +456,7 @@ def connection_broke(endpoint: Endpoint, reason: object) -> NoConnection:
     return NoConnection(f"The connection to the node at {endpoint} broke ({reason}).")
 
 
-SHAPED: Final = frozenset({"get_many", "list", "batch", "atomic", "status"})
+SHAPED: Final = frozenset({"get_many", "list", "match_regex", "match_similar", "batch", "atomic", "status"})
 """Operations whose results hold a list. All others need no second look."""
 
 
@@ -443,7 +479,7 @@ def shape_result(name: str, arguments: Sequence[Any], result: Any) -> Any:
 def _shape(name: str, arguments: Sequence[Any], result: Any) -> Any:
     if name == "get_many":
         return list(result)
-    if name == "list":
+    if name in ("list", "match_regex", "match_similar"):
         rows, more = result
         return list(rows), more
     if name == "status":

@@ -32,6 +32,7 @@ class Runtime:
         counters: hits and misses of this process.
         outages: counts what ``on_error="miss"`` has swallowed.
         last_status: status of the last call, per thread and task.
+        scripts: Lua that ``load_script`` was given, by name.
     """
 
     def __init__(self, config: Config) -> None:
@@ -39,11 +40,12 @@ class Runtime:
         self.codec = Codec(config)
         self.outages = OutageLog()
         self.last_status: ContextVar[Status | None] = ContextVar("django_keyspace_last_status", default=None)
+        self.scripts: dict[str, str] = {}
         self.engine: Engine
         if config.is_remote:
             from django_keyspace.backend.transport import remote_engine
 
-            self.engine = remote_engine(config.location, timeout_ms=config.timeout_ms)
+            self.engine = remote_engine(config.location, timeout_ms=config.timeout_ms, security=config.security)
             self.counters = Counters()
         else:
             store = open_store(config.location, config.store)

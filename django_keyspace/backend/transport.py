@@ -16,6 +16,7 @@ from django_keyspace.backend.blocking import BlockingConnection, BlockingPool
 from django_keyspace.backend.multiplexed import LoopConnections
 from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT, Endpoint, check_endpoints, parse_location
 from django_keyspace.exceptions import ConfigurationError, ProtocolError
+from django_keyspace.security import NO_SECURITY, Security, make_security
 from django_keyspace.wire import NodeHello
 
 TIMEOUT_MS_MOST = 24 * 3600 * 1000
@@ -29,6 +30,7 @@ class RemoteEngine:
         endpoints: the addresses of the node, or of all nodes of one cluster.
         timeout_ms: the time that one call may take in all, retries included.
         leader_timeout_ms: how long of it a call may look for a node; None: a few tries, however long they take.
+        security: what to show to nodes, and to want of them.
     Raises:
         ConfigurationError: there is no endpoint, or a time is not legal.
     """
@@ -41,14 +43,15 @@ class RemoteEngine:
         *,
         timeout_ms: int = TIMEOUT_MS_DEFAULT,
         leader_timeout_ms: int | None = None,
+        security: Security = NO_SECURITY,
     ) -> None:
         self.endpoints = check_endpoints(endpoints)
         check_timeout_ms("timeout of a call", timeout_ms)
         if leader_timeout_ms is not None:
             check_timeout_ms("leader timeout", leader_timeout_ms)
         self.timeout_ms = timeout_ms
-        self._blocking = BlockingPool(self.endpoints, timeout_ms, leader_timeout_ms)
-        self._loops = LoopConnections(self.endpoints, timeout_ms, leader_timeout_ms)
+        self._blocking = BlockingPool(self.endpoints, timeout_ms, leader_timeout_ms, security)
+        self._loops = LoopConnections(self.endpoints, timeout_ms, leader_timeout_ms, security)
         self.read = self.write = self.execute
 
     def execute(self, name: str, *arguments: Any) -> Any:
@@ -89,17 +92,22 @@ def check_timeout_ms(name: str, timeout_ms: Any) -> None:
         )
 
 
-def meet_node(endpoint: Endpoint, *, timeout_ms: int) -> NodeHello:
+def meet_node(endpoint: Endpoint, *, timeout_ms: int, security: Security | None = None) -> NodeHello:
     """Connect to a node, let it say who it is, and let go of it.
 
     Arguments:
         endpoint: its address.
         timeout_ms: how long that may take.
+        security: what to show to it, and to want of it; None: the environment's secret, no TLS.
     Raises:
         KeyspaceError: there is no node, or it does not take connections.
     """
     connection = BlockingConnection(
-        endpoint, lonely=True, deadline_at_s=monotonic() + timeout_ms / 1000, timeout_ms=timeout_ms
+        endpoint,
+        lonely=True,
+        security=security or make_security(uses_tls=False),
+        deadline_at_s=monotonic() + timeout_ms / 1000,
+        timeout_ms=timeout_ms,
     )
     connection.close()
     if connection.link.node is None:
@@ -107,12 +115,16 @@ def meet_node(endpoint: Endpoint, *, timeout_ms: int) -> NodeHello:
     return connection.link.node
 
 
-_engines: dict[tuple[tuple[Endpoint, ...], int, int | None], RemoteEngine] = {}
+_engines: dict[tuple[tuple[Endpoint, ...], int, int | None, Security], RemoteEngine] = {}
 _engines_lock = threading.Lock()
 
 
 def remote_engine(
-    location: str, *, timeout_ms: int = TIMEOUT_MS_DEFAULT, leader_timeout_ms: int | None = None
+    location: str,
+    *,
+    timeout_ms: int = TIMEOUT_MS_DEFAULT,
+    leader_timeout_ms: int | None = None,
+    security: Security | None = None,
 ) -> RemoteEngine:
     """The engine of this process for a location: aliases with the same addresses and timeout share its connections.
 
@@ -121,19 +133,23 @@ def remote_engine(
             at.
         timeout_ms: the time that one call may take in all.
         leader_timeout_ms: how long of it a call may look for a node; None: a few tries.
+        security: what to show to nodes, and to want of them. None: the environment's secret, and TLS as the location says.
     Returns:
         An engine; always the same one for the same addresses and time.
     Raises:
         ConfigurationError: the location or the time is not legal.
     """
-    key = (parse_location(location).endpoints, timeout_ms, leader_timeout_ms)
+    found = parse_location(location)
+    if security is None:
+        security = make_security(uses_tls=found.uses_tls)
+    key = (found.endpoints, timeout_ms, leader_timeout_ms, security)
     engine = _engines.get(key)
     if engine is None:
         with _engines_lock:
             engine = _engines.get(key)
             if engine is None:
                 engine = _engines[key] = RemoteEngine(
-                    key[0], timeout_ms=timeout_ms, leader_timeout_ms=leader_timeout_ms
+                    key[0], timeout_ms=timeout_ms, leader_timeout_ms=leader_timeout_ms, security=security
                 )
     return engine
 

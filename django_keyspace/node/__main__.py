@@ -13,103 +13,28 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from django_keyspace import __version__
 from django_keyspace.exceptions import ConfigurationError, KeyspaceError
-from django_keyspace.node.config import (
-    DURABILITY_DEFAULT,
-    PORT_DEFAULT,
-    NodeConfig,
-    parse_listen,
-    parse_size,
-)
+from django_keyspace.node.config import NodeConfig
+from django_keyspace.node.flags import add_arguments, config_from
 from django_keyspace.node.folder import DataFolder
+from django_keyspace.node.http import HttpServer
+from django_keyspace.node.logs import set_up_logging
+from django_keyspace.node.metrics import Metrics
+from django_keyspace.node.operators import pages_of, watch_lag
 from django_keyspace.node.runtime import LocalLog
+from django_keyspace.node.scripts import ScriptService, load_sources
 from django_keyspace.node.server import Server
-from django_keyspace.operations import DATABASES_DEFAULT, VALUE_BYTES_MAX_DEFAULT
 from django_keyspace.store import Store, open_store
-from django_keyspace.store.options import DURABILITIES, MAX_BYTES_DEFAULT
 from django_keyspace.wire import PROTOCOL_VERSION
 
 logger = logging.getLogger("django_keyspace.node")
 
 EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 2
-LISTEN_DEFAULT: Final = f"127.0.0.1:{PORT_DEFAULT}"
-
-
-def add_arguments(parser: argparse.ArgumentParser, defaults: Mapping[str, Any] | None = None) -> None:
-    """Add a node's flags to a parser.
-
-    Arguments:
-        parser: where they go.
-        defaults: values for flags that are not given, by their names in capitals (``ID``, ``LISTEN``, ``MAX_BYTES``).
-    Raises:
-        ConfigurationError: a default has a name that is none of the flags.
-    """
-    given = dict(defaults or {})
-
-    def flag(name: str, default: Any, **options: Any) -> None:
-        options["help"] += f" Default: {default}." if default is not None else ""
-        word = name.lstrip("-").replace("-", "_").upper()
-        parser.add_argument(name, default=given.pop(word, default), **options)
-
-    flag("--id", None, metavar="NAME", help="The node's name. It stays with the data folder.")
-    flag(
-        "--listen",
-        LISTEN_DEFAULT,
-        metavar="HOST:PORT",
-        help="Address for clients; loopback only in this release. Port 0 takes a free port.",
-    )
-    flag("--data", None, metavar="DIR", help="The data folder; made if it does not exist.")
-    flag(
-        "--durability",
-        DURABILITY_DEFAULT,
-        choices=DURABILITIES,
-        help="What an answered write has survived. commit: a power cut. interval and none: the end of this process; "
-        "interval also syncs to the disk once a second.",
-    )
-    flag(
-        "--max-bytes",
-        MAX_BYTES_DEFAULT,
-        metavar="BYTES",
-        help="Size at which the store evicts cache entries, and refuses other writes. Takes K, M, G.",
-    )
-    flag("--databases", DATABASES_DEFAULT, type=int, metavar="N", help="Number of databases.")
-    flag(
-        "--value-bytes-max",
-        VALUE_BYTES_MAX_DEFAULT,
-        metavar="BYTES",
-        help="Largest value. Takes K, M, G.",
-    )
-    if given:
-        raise ConfigurationError(f"A node has no setting {', '.join(sorted(map(repr, given)))}.")
-
-
-def config_from(options: Mapping[str, Any]) -> NodeConfig:
-    """The checked configuration from parsed flags.
-
-    Arguments:
-        options: what the parser of :func:`add_arguments` found, as a mapping.
-    Raises:
-        ConfigurationError: a value is missing or not legal.
-    """
-    for name in ("id", "data"):
-        if not options[name]:
-            raise ConfigurationError(f"The node needs --{name}.")
-    host, port = parse_listen(str(options["listen"]))
-    return NodeConfig(
-        node_id=str(options["id"]),
-        host=host,
-        port=port,
-        data=os.fspath(options["data"]),
-        durability=options["durability"],
-        max_bytes=parse_size(str(options["max_bytes"])),
-        databases=options["databases"],
-        value_bytes_max=parse_size(str(options["value_bytes_max"])),
-    )
 
 
 def run(config: NodeConfig) -> None:
@@ -148,22 +73,32 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(config: NodeConfig, folder: DataFolder, store: Store) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    _on_signals(loop, stopping)
-    log = LocalLog(store, loop, may_write_here=config.durability != "commit")
-    server = Server(config, store, log, store.limits)
+    metrics = Metrics()
+    log = LocalLog(store, loop, may_write_here=config.durability != "commit", on_group=metrics.group_written)
+    scripts = ScriptService(store, log, loop, load_sources(store, config.scripts))
+    server = Server(config, store, log, store.limits, metrics, scripts)
+    _on_signals(loop, stopping, server)
     address = await server.listen()
     unix = await server.listen_unix(folder.socket_path)
+    http = HttpServer(config, pages_of(server, store, log)) if config.http is not None else None
+    http_address = await http.listen() if http is not None else None
+    watching = loop.create_task(watch_lag(metrics))
     folder.announce(address)
     # What exists now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    _print_block(config, folder, address, unix, loop)
+    _print_block(config, folder, address, folder.socket_path if unix else None, http_address)
     await stopping.wait()
     logger.info("Node %s is stopping: it answers what is under way", config.node_id)
     await server.stop()
+    watching.cancel()
+    if http is not None:
+        await http.stop()
 
 
-def _on_signals(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+def _on_signals(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, server: Server) -> None:
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, server.reload)
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, stopping.set)
@@ -171,19 +106,22 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> Non
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping.set))
 
 
-def _print_block(
-    config: NodeConfig, folder: DataFolder, address: str, unix: bool, loop: asyncio.AbstractEventLoop
-) -> None:
+def _print_block(config: NodeConfig, folder: DataFolder, address: str, unix: str | None, http: str | None) -> None:
     """Say what runs here. The last line is the address: whoever reads it can connect."""
+    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    scheme = "keyspaces" if config.tls_cert else "keyspace"
+    certificates = ", clients show certificates" if config.tls_ca else ""
     facts = [
-        ("release", f"{__version__}, protocol {PROTOCOL_VERSION}, {type(loop).__module__.partition('.')[0]}"),
+        ("release", f"{__version__}, protocol {PROTOCOL_VERSION}, {loop}"),
         ("data folder", str(folder.path)),
         ("durability", config.durability),
         ("store", f"{config.databases} databases, at most {config.max_bytes:,} bytes"),
-        ("security", "none: this machine only, no secret, no TLS"),
-        ("unix socket", folder.socket_path if unix else "none"),
+        ("secret", "clients must know it" if config.secret else "none"),
+        ("tls", f"TLS 1.3{certificates}" if config.tls_cert else "none"),
+        ("unix socket", unix or "none"),
+        ("http", f"http://{http}/status" if http else "none"),
         ("process", str(os.getpid())),
-        ("address", f"keyspace://{address}/0"),
+        ("address", f"{scheme}://{address}/0"),
     ]
     lines = [f"Node {config.node_id} is ready", *(f"  {name:<12} {value}" for name, value in facts)]
     # Whoever started the node may have closed the pipe: that is no reason not to serve.
@@ -200,14 +138,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after an orderly end, 1 if the store or the folder failed, 2 for a wrong configuration.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m django_keyspace.node", description="Serve a keyspace store to clients on this machine."
+        prog="python -m django_keyspace.node", description="Serve a keyspace store to clients."
     )
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"django-keyspace {__version__}")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        run(config_from(vars(options)))
+        config = config_from(vars(options))
+        set_up_logging(config.log_format)
+        run(config)
     except ConfigurationError as error:
         print(f"The node did not start. {error}", file=sys.stderr)
         return EXIT_CONFIGURATION

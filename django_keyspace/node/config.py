@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from django_keyspace.exceptions import ConfigurationError
@@ -14,6 +14,7 @@ from django_keyspace.store.options import MAX_BYTES_DEFAULT, StoreOptions
 DURABILITY_DEFAULT: Final = "interval"
 PORT_DEFAULT: Final = 7080
 CONNECTIONS_MAX_DEFAULT: Final = 10_000
+LOG_FORMATS: Final = ("text", "json")
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE)
@@ -26,7 +27,7 @@ class NodeConfig:
 
     Attributes:
         node_id: its name, 1 to 64 letters, digits, dots, dashes and underscores; stays with the data folder.
-        host: address to listen on; this release takes loopback only.
+        host: address to listen on; one that other machines reach needs a secret.
         port: port to listen on; 0 takes a free one.
         data: the data folder; made if it does not exist.
         durability: ``commit``, ``interval`` or ``none``: see the store.
@@ -34,6 +35,14 @@ class NodeConfig:
         databases: number of databases.
         value_bytes_max: largest payload of a value.
         connections_max: clients beyond this number are told that the node is overloaded.
+        secret: what clients must know, None for whoever reaches the node.
+        tls_cert: file with its certificate, None for no TLS.
+        tls_key: file with the certificate's key.
+        tls_ca: file with the authorities of clients' certificates, None if clients need none.
+        http: address for the pages of operators, None for none.
+        http_token: what a request for figures must carry off loopback.
+        log_format: ``text`` or ``json``.
+        scripts: files of Lua functions that every client can call, or folders of them.
     """
 
     node_id: str
@@ -45,6 +54,14 @@ class NodeConfig:
     databases: int = DATABASES_DEFAULT
     value_bytes_max: int = VALUE_BYTES_MAX_DEFAULT
     connections_max: int = CONNECTIONS_MAX_DEFAULT
+    secret: bytes | None = field(default=None, repr=False)
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_ca: str | None = None
+    http: tuple[str, int] | None = None
+    http_token: str | None = field(default=None, repr=False)
+    log_format: str = "text"
+    scripts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.node_id):
@@ -54,7 +71,14 @@ class NodeConfig:
             )
         if not self.data:
             raise ConfigurationError("The node needs a data folder: give --data DIR.")
-        _check_loopback(self.host)
+        if self.secret is None and not is_loopback(self.host):
+            raise ConfigurationError(
+                f"The node will not listen on {self.host!r:.80} without a secret: whoever reaches it could read and write "
+                "everything. Give it one with --secret-file or KEYSPACE_SECRET, and clients the same with the option secret; "
+                "or listen on 127.0.0.1."
+            )
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_ca and not self.tls_cert):
+            raise ConfigurationError("TLS needs both --tls-cert and --tls-key; --tls-ca is for clients' certificates.")
         _check_number("The port", self.port, 0, 65_535)
         _check_number("The number of connections", self.connections_max, 1, 1_000_000)
         self.store_options()
@@ -111,16 +135,11 @@ def _check_number(what: str, number: int, lowest: int, highest: int) -> None:
         raise ConfigurationError(f"{what} must be an integer from {lowest:,} to {highest:,}, not {number!r:.80}.")
 
 
-def _check_loopback(host: str) -> None:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address. A name counts as no: where it points can change."""
     if host == "localhost":
-        return
+        return True
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        # A name: where it points can change after this check.
-        loopback = False
-    if not loopback:
-        raise ConfigurationError(
-            f"The node will not listen on {host!r:.80}: this release has neither a shared secret nor TLS, so it serves "
-            "this machine only. Listen on 127.0.0.1, ::1 or localhost; for other machines, tunnel to it."
-        )
+        return False

@@ -10,12 +10,16 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
-from django_keyspace.exceptions import KeyspaceError, NoConnection, Overloaded, ProtocolError
+from django_keyspace.exceptions import AuthenticationFailed, KeyspaceError, NoConnection, Overloaded, ProtocolError
+from django_keyspace.handshake import NONCE_BYTES, PROOF, client_proof, new_nonce, node_proof, require_same
+from django_keyspace.node.metrics import Metrics
 from django_keyspace.node.runtime import ReplicatedLog
-from django_keyspace.operations import WRITES, Limits, check_call
+from django_keyspace.node.scripts import ScriptService
+from django_keyspace.operations import RUNS, WRITES, Limits, check_call
 from django_keyspace.wire import (
     CONNECTION_ID,
     HELLO_BYTES_MAX,
@@ -54,8 +58,11 @@ class Service(Protocol):
 
     store: ReadStore
     log: ReplicatedLog
+    scripts: ScriptService | None
     limits: Limits
     hello: NodeHello
+    secret: bytes | None
+    metrics: Metrics
     connections: set[ClientConnection]
     connections_max: int
     draining: bool
@@ -76,6 +83,7 @@ class ClientConnection(asyncio.Protocol):
         self._limits = service.limits
         self._read = service.store.read
         self._read_barrier = service.log.read_barrier
+        self._requests = service.metrics.requests
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(HELLO_BYTES_MAX)
         self._decode = Decoder().decode
@@ -86,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._greeted = False
+        self._expected_proof: bytes | None = None
         self._writing_paused = False
         self._reading_paused = False
         self._leaving = False
@@ -102,6 +111,7 @@ class ClientConnection(asyncio.Protocol):
         stream.set_write_buffer_limits(high=OUTPUT_BYTES_HIGH)
         service = self._service
         service.connections.add(self)
+        service.metrics.connections += 1
         if service.draining:
             self.leave(NoConnection(f"Node {service.hello.node} is shutting down."))
         elif len(service.connections) > service.connections_max:
@@ -204,7 +214,10 @@ class ClientConnection(asyncio.Protocol):
         """Serve one frame. Raises KeyspaceError if the connection cannot go on."""
         message = self._decode(body)
         if not self._greeted:
-            self._greet(message)
+            if self._expected_proof is None:
+                self._greet(message)
+            else:
+                self._check_proof(message)
             return
         if type(message) is not tuple or len(message) < 2:
             raise ProtocolError("A request is [id, operation, arguments...].")
@@ -214,11 +227,17 @@ class ClientConnection(asyncio.Protocol):
         call = message[1:]
         try:
             check_call(call, self._limits)
+            self._requests[call[0]] += 1
             if call[0] in WRITES:
                 size_bytes = len(body)
                 self._service.log.propose((call,), size_bytes, partial(self._written, request_id, size_bytes))
                 self._in_flight += 1
                 self._in_flight_bytes += size_bytes
+                return
+            if call[0] in RUNS and self._service.scripts is not None:
+                self._service.scripts.submit(call, partial(self._ran, request_id, len(body)))
+                self._in_flight += 1
+                self._in_flight_bytes += len(body)
                 return
             barrier = self._read_barrier()
             if barrier is None:
@@ -243,6 +262,12 @@ class ClientConnection(asyncio.Protocol):
             self._answer_fault(request_id, str(call[0]))
         self.group_done()
 
+    def _ran(self, request_id: int, size_bytes: int, results: list[Any]) -> None:
+        """A script is done. Nobody else's answer comes with it."""
+        self._written(request_id, size_bytes, results)
+        self._service.unflushed.discard(self)
+        self.group_done()
+
     def _written(self, request_id: int, size_bytes: int, results: list[Any]) -> None:
         """A write is done. The server flushes when the whole group is."""
         self._in_flight -= 1
@@ -263,7 +288,10 @@ class ClientConnection(asyncio.Protocol):
         try:
             frame = self._encode((request_id, status, result))
         except KeyspaceError as error:
+            status = error.code
             frame = self._encode((request_id, error.code, str(error)))
+        if status != OK:
+            self._service.metrics.errors[status] += 1
         self._output.append(frame)
         self._output_bytes += len(frame)
 
@@ -300,13 +328,45 @@ class ClientConnection(asyncio.Protocol):
             raise ProtocolError(
                 f"The client looks for cluster {hello.cluster:.80}; node {service.hello.node} is not part of it."
             )
-        self._greeted = True
-        self._cancel_timer()
-        self._reader.frame_bytes_max = service.hello.frame_bytes_max
+        own = service.hello
+        if service.secret is None:
+            self._welcome()
+        else:
+            own = self._challenge(service.secret, hello)
         # The node answers with its own version or, to an older client that it still understands, with the client's.
         version = min(hello.version, PROTOCOL_VERSION)
-        answer = service.hello.message()
+        answer = own.message()
         self._output.append(self._encode((answer[0], version, answer[2])))
+
+    def _challenge(self, secret: bytes, hello: ClientHello) -> NodeHello:
+        """The hello to a client that has yet to show that it knows the secret, as it shows that this node does."""
+        own = self._service.hello
+        if hello.nonce is None or len(hello.nonce) != NONCE_BYTES:
+            raise AuthenticationFailed(
+                f"Node {own.node} takes clients with its secret only, and this one has none. Give it with the option secret."
+            )
+        nonce = new_nonce()
+        self._expected_proof = client_proof(secret, hello.nonce, nonce, own.node, own.cluster)
+        proof = node_proof(secret, hello.nonce, nonce, own.node, own.cluster)
+        return replace(own, nonce=nonce, proof=proof)
+
+    def _check_proof(self, message: Any) -> None:
+        expected, sentence = (
+            self._expected_proof,
+            "The client's secret is not that of this node. See its option secret.",
+        )
+        is_proof = type(message) is tuple and len(message) == 2 and message[0] == PROOF
+        if expected is None or not is_proof:
+            raise AuthenticationFailed("The client sent a request before it had shown that it knows the secret.")
+        require_same(expected, message[1], sentence)
+        self._expected_proof = None
+        self._welcome()
+
+    def _welcome(self) -> None:
+        """From now on the client may send requests, and frames of their size."""
+        self._greeted = True
+        self._cancel_timer()
+        self._reader.frame_bytes_max = self._service.hello.frame_bytes_max
 
     def _nobody_greeted(self) -> None:
         self._timer = None
@@ -317,6 +377,7 @@ class ClientConnection(asyncio.Protocol):
         if self._leaving or self._transport is None:
             return
         self._leaving = True
+        self._service.metrics.refused[reason.code] += 1
         self._backlog.clear()
         self._farewell = (CONNECTION_ID, reason.code, str(reason))
         self._cancel_timer()

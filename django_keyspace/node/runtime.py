@@ -66,6 +66,17 @@ class ReplicatedLog(Protocol):
     def on_commit(self, callback: Callable[[int], None]) -> None:
         """Have ``callback`` called after each commit and its results, with the number of calls in it."""
 
+    async def hold(self) -> None:
+        """Keep everybody's writes waiting until :meth:`let_go`; returns when none is under way. For a script that was
+        overtaken again and again: what it reads from now on nobody changes.
+        """
+
+    def propose_held(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
+        """As :meth:`propose`, for the one who holds the others: these writes are the very next ones."""
+
+    def let_go(self) -> None:
+        """End what :meth:`hold` began."""
+
     async def drain(self) -> None:
         """Return when nothing is waiting or under way."""
 
@@ -95,6 +106,7 @@ class LocalLog:
         calls_max: writes that may be pending before more are refused.
         bytes_max: the same in bytes.
         may_write_here: whether a commit needs no disk.
+        on_group: told of each group of writes: how many, and the seconds that they took.
     """
 
     def __init__(
@@ -105,6 +117,7 @@ class LocalLog:
         calls_max: int = CALLS_MAX,
         bytes_max: int = BYTES_MAX,
         may_write_here: bool = False,
+        on_group: Callable[[int, float], None] | None = None,
     ) -> None:
         self._store = store
         self._loop = loop
@@ -114,7 +127,11 @@ class LocalLog:
         self._flush_scheduled = False
         self._groups = 0
         self._callbacks: list[Callable[[int], None]] = []
+        self._on_group = on_group
         self._idle: asyncio.Event | None = None
+        self._holders = asyncio.Lock()
+        self._is_held = False
+        self._quiet: asyncio.Event | None = None
         self._write_here_from_s = 0.0 if may_write_here else float("inf")
         self.pending_calls = 0
         self.pending_bytes = 0
@@ -144,6 +161,31 @@ class LocalLog:
         """See :meth:`ReplicatedLog.on_commit`."""
         self._callbacks.append(callback)
 
+    async def hold(self) -> None:
+        """See :meth:`ReplicatedLog.hold`."""
+        await self._holders.acquire()
+        self._is_held = True
+        try:
+            while self._groups:
+                self._quiet = asyncio.Event()
+                await self._quiet.wait()
+        except BaseException:
+            self.let_go()
+            raise
+
+    def propose_held(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
+        """See :meth:`ReplicatedLog.propose_held`."""
+        self.pending_calls += len(calls)
+        self.pending_bytes += size_bytes
+        self._submit([(len(calls), size_bytes, done)], calls, monotonic())
+
+    def let_go(self) -> None:
+        """See :meth:`ReplicatedLog.let_go`."""
+        self._is_held = False
+        self._holders.release()
+        if self._waiting:
+            self._flush()
+
     async def drain(self) -> None:
         """See :meth:`ReplicatedLog.drain`."""
         while self.pending_calls:
@@ -153,7 +195,7 @@ class LocalLog:
     def _flush(self) -> None:
         """Write what is waiting, or hand the store as many groups as it may have."""
         self._flush_scheduled = False
-        while self._waiting and self._groups < GROUPS_MAX:
+        while self._waiting and self._groups < GROUPS_MAX and not self._is_held:
             group: list[tuple[int, int, Done]] = []
             calls: list[Call] = []
             size_bytes = 0
@@ -163,17 +205,22 @@ class LocalLog:
                 size_bytes += some_bytes
                 group.append((len(some_calls), some_bytes, done))
             results = None
+            began_s = monotonic()
             if not self._groups and len(calls) <= HERE_CALLS_MAX and size_bytes <= HERE_BYTES_MAX:
                 results = self._write_here(calls)
             if results is not None:
-                self._deliver(group, results)
+                self._deliver(group, results, began_s)
                 continue
-            self._groups += 1
-            try:
-                self._store.submit(calls, self._handover(group, len(calls)))
-            except KeyspaceError as error:
-                self._groups -= 1
-                self._deliver(group, [error] * len(calls))
+            self._submit(group, calls, began_s)
+
+    def _submit(self, group: list[tuple[int, int, Done]], calls: Sequence[Call], began_s: float) -> None:
+        """Have a group written on the store's own thread."""
+        self._groups += 1
+        try:
+            self._store.submit(calls, self._handover(group, len(calls), began_s))
+        except KeyspaceError as error:
+            self._groups -= 1
+            self._deliver(group, [error] * len(calls), began_s)
 
     def _write_here(self, calls: list[Call]) -> list[Any] | None:
         """Write a group on this thread; None if it is better done on the store's own."""
@@ -194,27 +241,31 @@ class LocalLog:
             self._write_here_from_s = ended_s + 1.0
         return results
 
-    def _handover(self, group: list[tuple[int, int, Done]], size: int) -> Done:
+    def _handover(self, group: list[tuple[int, int, Done]], size: int, began_s: float) -> Done:
         """What the store's thread calls: it brings the results over to the loop."""
 
         def hand_over(results: list[Any]) -> None:
             if len(results) != size:
                 results = [StorageError("The store did not answer each write of a group.")] * size
             try:
-                self._loop.call_soon_threadsafe(self._finish, group, results)
+                self._loop.call_soon_threadsafe(self._finish, group, results, began_s)
             except RuntimeError:
                 logger.warning("%d writes were committed after the node had stopped to wait for them", size)
 
         return hand_over
 
-    def _finish(self, group: list[tuple[int, int, Done]], results: list[Any]) -> None:
+    def _finish(self, group: list[tuple[int, int, Done]], results: list[Any], began_s: float) -> None:
         """The store has done a group."""
         self._groups -= 1
-        self._deliver(group, results)
+        self._deliver(group, results, began_s)
+        if self._quiet is not None and not self._groups:
+            self._quiet.set()
         if self._waiting:
             self._flush()
 
-    def _deliver(self, group: list[tuple[int, int, Done]], results: list[Any]) -> None:
+    def _deliver(self, group: list[tuple[int, int, Done]], results: list[Any], began_s: float) -> None:
+        if self._on_group is not None:
+            self._on_group(len(results), monotonic() - began_s)
         begin = 0
         for count, size_bytes, done in group:
             self.pending_calls -= count

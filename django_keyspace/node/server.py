@@ -15,9 +15,12 @@ from typing import Any, Final
 
 from django_keyspace import __version__
 from django_keyspace.exceptions import ConfigurationError, KeyspaceError, NoConnection
+from django_keyspace.node.auth import ServerTls
 from django_keyspace.node.config import NodeConfig, format_address
-from django_keyspace.node.connection import ClientConnection, ReadStore, connection_factory
+from django_keyspace.node.connection import HELLO_TIMEOUT_S, ClientConnection, ReadStore, connection_factory
+from django_keyspace.node.metrics import Metrics
 from django_keyspace.node.runtime import ReplicatedLog
+from django_keyspace.node.scripts import ScriptService
 from django_keyspace.operations import Limits
 from django_keyspace.wire import PROTOCOL_VERSION, NodeHello, frame_bytes_max_for
 
@@ -37,12 +40,30 @@ class Server:
         store: for reads.
         log: for writes and for the question whether reads are current.
         limits: sizes that requests are checked against.
+        metrics: where requests are counted.
+        scripts: runs scripts; without it they are refused.
+    Raises:
+        ConfigurationError: the certificate cannot be used.
     """
 
-    def __init__(self, config: NodeConfig, store: ReadStore, log: ReplicatedLog, limits: Limits) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        store: ReadStore,
+        log: ReplicatedLog,
+        limits: Limits,
+        metrics: Metrics | None = None,
+        scripts: ScriptService | None = None,
+    ) -> None:
         self.config = config
+        self.secret = config.secret
+        self.metrics = metrics or Metrics()
+        self.tls = (
+            ServerTls(config.tls_cert, config.tls_key, config.tls_ca) if config.tls_cert and config.tls_key else None
+        )
         self.store = store
         self.log = log
+        self.scripts = scripts
         self.limits = limits
         self.hello = NodeHello(
             PROTOCOL_VERSION,
@@ -74,7 +95,13 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             listening = _listening_socket(config.host, config.port)
-            server = await loop.create_server(connection_factory(self, loop), sock=listening, backlog=BACKLOG)
+            server = await loop.create_server(
+                connection_factory(self, loop),
+                sock=listening,
+                backlog=BACKLOG,
+                ssl=self.tls.context if self.tls is not None else None,
+                ssl_handshake_timeout=HELLO_TIMEOUT_S if self.tls is not None else None,
+            )
         except OSError as error:
             raise ConfigurationError(_cannot_listen(config, error)) from error
         self._listeners.append(server)
@@ -82,7 +109,7 @@ class Server:
         return format_address(name[0], name[1])
 
     async def listen_unix(self, path: str) -> bool:
-        """Open the listener on a Unix socket as well.
+        """Open the listener on a Unix socket as well. It has no TLS, since nothing leaves the machine.
 
         Arguments:
             path: the socket's path; what lies there from an earlier run is replaced.
@@ -109,6 +136,13 @@ class Server:
         self._listeners.append(server)
         self._socket_path = path
         return True
+
+    def reload(self) -> None:
+        """Read the certificate again, for connections from now on: what SIGHUP is for."""
+        if self.tls is None:
+            logger.info("There is no certificate to read again")
+        else:
+            self.tls.reload()
 
     async def stop(self) -> None:
         """Take no more requests, answer those under way, say goodbye, and return when all connections are closed."""

@@ -30,6 +30,10 @@ def upper(key: str) -> str:
         ("keyspace://127.0.0.1:7080/3", ("keyspace://127.0.0.1:7080/3", True, 3)),
         ("keyspace+unix:///run/n1/node.sock?database=2", ("keyspace+unix:///run/n1/node.sock?database=2", True, 2)),
         ("keyspace://127.0.0.1:7080", ("keyspace://127.0.0.1:7080", True, 0)),
+        ("keyspaces://cache.example.org/4", ("keyspaces://cache.example.org/4", True, 4)),
+        (["a:1", "b:2"], ("keyspace://a:1,b:2/", True, 0)),
+        (["keyspaces://a:1/3", "keyspaces://b:2/3"], ("keyspaces://a:1,b:2/3", True, 3)),
+        (("keyspaces://a/3", "b"), ("keyspaces://a,b/3", True, 3)),
     ],
 )
 def test_locations(location: Any, wanted: tuple[str, bool, int]) -> None:
@@ -43,7 +47,22 @@ def test_a_relative_location_is_made_absolute() -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["", None, 5, b"/bytes", "redis://localhost", "embedded:", "keyspace://", "keyspace:///0", "keyspace://h:1/x", []],
+    [
+        "",
+        None,
+        5,
+        b"/bytes",
+        "redis://localhost",
+        "embedded:",
+        "keyspace://",
+        "keyspace:///0",
+        "keyspace://h:1/x",
+        [],
+        [5],
+        ["keyspace://a/1", "b/2"],
+        ["keyspace://a", "keyspaces://b"],
+        ["a", "a"],
+    ],
 )
 def test_bad_locations(location: Any) -> None:
     with pytest.raises(ConfigurationError, match="LOCATION"):
@@ -74,7 +93,7 @@ BAD = [
     ("compress_level", 0), ("compress_level", 10), ("database", -1), ("database", 1.0), ("database", 16),
     ("MAX_ENTRIES", 0), ("MAX_ENTRIES", "300"), ("CULL_FREQUENCY", -1), ("durability", "always"), ("durability", None),
     ("max_bytes", 0), ("max_bytes", "1G"), ("map_bytes", 5), ("databases", 0), ("value_bytes_max", 0),
-    ("reverse_key_function", 5),
+    ("reverse_key_function", 5), ("secret", "long enough for a secret"), ("tls", {}),
 ]  # fmt: skip
 
 
@@ -151,3 +170,37 @@ def test_deadlines() -> None:
     for bad in ("2030", None, True, float("nan"), float("inf"), 1e300, 10**400, datetime.date(2030, 1, 1)):
         with pytest.raises(InvalidArgument):
             make_deadline(bad)
+
+
+REMOTE = "keyspaces://127.0.0.1:1/0"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"secret": 5}, "str or bytes"),
+        ({"secret": "short"}, "must have 16 to 1,024"),
+        ({"tls": "ca.pem"}, "must be a mapping"),
+        ({"tls": {"cafile": "ca.pem"}}, "unknown cafile"),
+        ({"tls": {"ca": 5}}, "are paths of files"),
+        ({"tls": {"verify_hostname": "no"}}, "True or False"),
+        ({"tls": {"cert": "c.pem"}}, "belong together"),
+        ({"tls": {"ca": "/no/such/file.pem"}}, "cannot be used"),
+    ],
+)
+def test_bad_security(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        make_config(REMOTE, options)
+
+
+def test_tls_without_a_tls_location() -> None:
+    with pytest.raises(ConfigurationError, match="write keyspaces://"):
+        make_config("keyspace://127.0.0.1:1/0", {"tls": {}})
+
+
+def test_the_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KEYSPACE_SECRET", "a secret of the environment")
+    assert make_config(REMOTE, {}).security.secret == b"a secret of the environment"
+    assert make_config(REMOTE, {"secret": "a secret of the options"}).security.secret == b"a secret of the options"
+    assert make_config("/folder", {}).security.secret is None
+    assert "of the options" not in repr(make_config(REMOTE, {"secret": "a secret of the options"}))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 import os
 import stat
+import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,11 @@ from django.test import override_settings
 
 from django_keyspace.exceptions import ConfigurationError, ForeignStore, StorageError
 from django_keyspace.node.__main__ import main
+from django_keyspace.node.auth import ServerTls
 from django_keyspace.node.config import NodeConfig, format_address, parse_listen, parse_size
+from django_keyspace.node.flags import add_arguments, config_from
 from django_keyspace.node.folder import DataFolder
+from django_keyspace.node.logs import JsonFormatter
 
 SOUND: dict[str, Any] = {"node_id": "n1", "host": "127.0.0.1", "port": 0, "data": "folder"}
 
@@ -36,10 +43,10 @@ def test_sound_configurations(node_id: str, host: str) -> None:
         ({"node_id": "n/1"}, "node id"),
         ({"node_id": "n1\n"}, "node id"),
         ({"data": ""}, "--data"),
-        ({"host": "0.0.0.0"}, "neither a shared secret nor TLS"),
-        ({"host": "192.168.1.5"}, "neither a shared secret nor TLS"),
-        ({"host": "::"}, "neither a shared secret nor TLS"),
-        ({"host": "cache.example.org"}, "neither a shared secret nor TLS"),
+        ({"host": "0.0.0.0"}, "without a secret"),
+        ({"host": "192.168.1.5"}, "without a secret"),
+        ({"host": "::"}, "without a secret"),
+        ({"host": "cache.example.org"}, "without a secret"),
         ({"port": 70_000}, "port"),
         ({"port": -1}, "port"),
         ({"port": True}, "port"),
@@ -97,7 +104,7 @@ def test_wrong_sizes(text: str) -> None:
         ([], "needs --id"),
         (["--id", "n1"], "needs --data"),
         (["--id", "n 1", "--data", "x"], "node id"),
-        (["--id", "n1", "--data", "x", "--listen", "0.0.0.0:7080"], "this machine only"),
+        (["--id", "n1", "--data", "x", "--listen", "0.0.0.0:7080"], "without a secret"),
         (["--id", "n1", "--data", "x", "--max-bytes", "much"], "size in bytes"),
     ],
 )
@@ -164,3 +171,98 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be used"):
         DataFolder(str(tmp_path / "file"), "n1")
+
+
+# --- Where its words come from
+
+
+@pytest.fixture
+def private_file(tmp_path: Path) -> Path:
+    file = tmp_path / "secret"
+    file.write_text("a secret in a file, with its line break\n")
+    file.chmod(0o600)
+    return file
+
+
+def configured(flags: list[str], defaults: dict[str, Any] | None = None, **environment: str) -> NodeConfig:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, defaults)
+    flags = ["--id", "n1", "--data", "folder", *flags]
+    return config_from(vars(parser.parse_args(flags)), defaults, environment)
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('listen = "127.0.0.1:2"\nmax_bytes = "2G"\ndatabases = 4\n')
+    defaults = {"LISTEN": "127.0.0.1:1", "DATABASES": 3, "DURABILITY": "none"}
+    config = configured(["--config", str(file), "--listen", "127.0.0.1:3"], defaults)
+    assert (config.port, config.databases, config.durability, config.max_bytes) == (3, 4, "none", 2**31)
+    assert configured(["--config", str(file)], defaults).port == 2
+    assert configured([], defaults).port == 1
+    assert configured([]).port == 7080
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("listen = ", "is not TOML"),
+        ('liste = "x"', "has the unknown liste"),
+        ('databases = "4"', "databases must be a whole number"),
+        ('durability = "always"', "durability must be one of"),
+        (None, "cannot be read"),
+    ],
+)
+def test_wrong_files(tmp_path: Path, content: str | None, words: str) -> None:
+    file = tmp_path / "node.toml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigurationError, match=words):
+        configured(["--config", str(file)])
+
+
+def test_the_secret_comes_from_a_file_or_the_environment(private_file: Path) -> None:
+    expected = b"a secret in a file, with its line break"
+    assert configured(["--secret-file", str(private_file)]).secret == expected
+    assert configured([], KEYSPACE_SECRET_FILE=str(private_file)).secret == expected
+    assert configured([], {"SECRET_FILE": private_file}).secret == expected
+    assert configured([], KEYSPACE_SECRET="a secret in the environment").secret == b"a secret in the environment"
+    assert configured([]).secret is None
+    assert "line break" not in repr(configured(["--secret-file", str(private_file)]))
+    assert configured(["--secret-file", str(private_file), "--listen", "0.0.0.0:0"]).host == "0.0.0.0"
+
+
+def test_secrets_that_are_refused(private_file: Path) -> None:
+    flags = ["--secret-file", str(private_file)]
+    with pytest.raises(ConfigurationError, match="given by --secret-file and by KEYSPACE_SECRET"):
+        configured(flags, KEYSPACE_SECRET="a secret in the environment")
+    with pytest.raises(ConfigurationError, match="must have 16 to 1,024"):
+        configured([], KEYSPACE_SECRET="short")
+    private_file.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        configured(flags)
+    private_file.unlink()
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        configured(flags)
+
+
+def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
+    rubbish = tmp_path / "cert.pem"
+    rubbish.write_text("rubbish")
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        ServerTls(str(rubbish), str(rubbish), None)
+    with pytest.raises(ConfigurationError, match="No such file"):
+        ServerTls(str(tmp_path / "none.pem"), str(rubbish), None)
+    for given in ({"tls_cert": "c"}, {"tls_key": "k"}, {"tls_ca": "a"}):
+        with pytest.raises(ConfigurationError, match="TLS needs both"):
+            NodeConfig(**SOUND | given)
+
+
+def test_logs_as_json() -> None:
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        record = logging.LogRecord("django_keyspace.node", logging.ERROR, "f", 1, "It is %s", ("käse",), sys.exc_info())
+    fields = json.loads(JsonFormatter().format(record))
+    assert (fields["level"], fields["logger"], fields["message"]) == ("error", "django_keyspace.node", "It is käse")
+    assert "ValueError: broken" in fields["error"]
+    assert datetime.fromisoformat(fields["time"]).tzinfo is not None

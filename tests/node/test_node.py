@@ -358,4 +358,4 @@ def test_management_command_runs_the_same_node(tmp_path: Path) -> None:
     assert printed[0] == "Node n7 is ready"
     assert f"process      {process.pid}" in printed
     assert "durability   commit" in printed
-    assert any(line.startswith("security") and "no TLS" in line for line in printed)
+    assert "tls          none" in printed
