@@ -10,9 +10,11 @@ No user code and no decoding of values runs inside a transaction, and none is ha
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from threading import get_ident
 from time import time_ns
 from typing import Any, Final
@@ -33,7 +35,8 @@ from django_keyspace.store.environment import (
     pack_meta,
     unpack_meta,
 )
-from django_keyspace.store.lock import LockClosed
+from django_keyspace.store.gate import TransactionGate
+from django_keyspace.store.lock import LockClosed, WriterLock
 from django_keyspace.store.maintenance import Maintenance
 from django_keyspace.store.opening import OpenableStore
 from django_keyspace.store.options import StoreOptions
@@ -44,6 +47,29 @@ logger = logging.getLogger("django_keyspace.store")
 
 _LOOK_INTERVAL_MS: Final = 2000
 _ATTEMPTS_MAX: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state of the store that does not change while others write.
+
+    No user's code may run where it could hold one up: the map cannot grow and the process cannot be forked while a
+    transaction lives. Whoever has one for longer than a moment must look at :meth:`is_wanted_back`, and let go of it.
+
+    Attributes:
+        txn: LMDB's read transaction.
+        environment: handles and limits.
+        now_ms: the log time by which records are expired.
+    """
+
+    txn: Any
+    environment: Environment
+    now_ms: int
+    gate: TransactionGate
+
+    def is_wanted_back(self) -> bool:
+        """Whether somebody waits for this transaction to end."""
+        return self.gate.is_shut
 
 
 class Store(OpenableStore):
@@ -268,6 +294,79 @@ class Store(OpenableStore):
             keeps = context.store.change_kept_records(context.txn, context.kept)
             if keeps and not self.folder.state.keeps_records:
                 self.folder.mark_keeps_records()
+
+    # ------------------------------------------------------------------------------------------------ scripts
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """A read transaction for as long as the block runs. For the package's own code only: see :class:`Snapshot`.
+
+        Raises:
+            StorageError: the store cannot be opened or read.
+        """
+        for _ in range(_ATTEMPTS_MAX):
+            environment = self._opened()
+            self.gate.enter("script")
+            try:
+                if environment is not self._environment:
+                    continue
+                try:
+                    txn = environment.begin()
+                except lmdb.Error as error:
+                    self._recover(error)
+                    continue
+                try:
+                    yield Snapshot(txn, environment, max(clock.wall_ms(), self._log_now(txn)), self.gate)
+                    return
+                finally:
+                    txn.abort()
+            finally:
+                self.gate.leave()
+        raise StorageError(f"The store {self.path} could not be read in {_ATTEMPTS_MAX} attempts. See the log for why.")
+
+    @contextlib.contextmanager
+    def exclusive(self, wait_s: float) -> Iterator[Callable[[Sequence[Call]], list[Any]]]:
+        """Hold the writer lock for as long as the block runs: nobody else writes. Gives what takes the place of
+        :meth:`write_many` meanwhile.
+
+        Arguments:
+            wait_s: how long to wait for the lock.
+        Raises:
+            LockTimeout, StorageError: it could not be had.
+        """
+        for _ in range(_ATTEMPTS_MAX):
+            self._opened()
+            lock = self._lock
+            if lock is None:
+                continue
+            try:
+                lock.acquire(wait_s)
+            except LockClosed:
+                continue
+            try:
+                yield functools.partial(self._write_held, lock)
+                return
+            finally:
+                lock.release()
+        raise StorageError(f"The store {self.path} could not be locked in {_ATTEMPTS_MAX} attempts. See the log for why.")
+
+    def _write_held(self, lock: WriterLock, calls: Sequence[Call]) -> list[Any]:
+        """Do operations in one transaction, while this thread holds the writer lock."""
+        for _ in range(_ATTEMPTS_MAX):
+            environment = self._environment
+            if environment is None or lock is not self._lock:
+                raise StorageError(f"The store {self.path} was closed while it was locked. Nothing was changed. Try again.")
+            self.gate.enter("write")
+            try:
+                if environment is self._environment:
+                    return self._transact(environment, calls)
+            except lmdb.Error as error:
+                self._recover(error, lock)
+            finally:
+                self.gate.leave()
+        raise StorageError(
+            f"The store {self.path} could not be written in {_ATTEMPTS_MAX} attempts. See the log for why."
+        )
 
     # ------------------------------------------------------------------------------------------------ upkeep
 
