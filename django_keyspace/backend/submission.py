@@ -20,7 +20,7 @@ from django_keyspace.exceptions import (
     ValueTooLarge,
     error_from_code,
 )
-from django_keyspace.operations import Call
+from django_keyspace.operations import OPERATIONS, Call
 from django_keyspace.wire import OK
 
 PIECE_CALLS: Final = 2_000
@@ -91,7 +91,10 @@ def _do(execute: Execute, piece: Sequence[Call], reads: bool) -> list[Any]:
             raise UnknownOutcome(
                 f"The answer of {len(piece)} commands was too large to be sent. They may have happened. Send fewer at once."
             ) from error
-    except (LocalError, NoSpace) as error:
+    except NoSpace as error:
+        if len(piece) == 1 or all(OPERATIONS[call[0]].grows for call in piece):
+            return [error] * len(piece)  # otherwise some of them need no space
+    except LocalError as error:
         return [error] * len(piece)
     half = len(piece) // 2
     answers = _do(execute, piece[:half], reads)
