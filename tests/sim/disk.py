@@ -11,7 +11,9 @@ Faults come by rate (:class:`Faults`) or by order (:meth:`SimDisk.fail`), and ea
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -240,6 +242,16 @@ class SimDisk:
     def cut_power_after(self, operations: int) -> None:
         """Let the power go out in the course of the operation after so many more."""
         self._cut_after = self.operations + operations
+
+    @contextlib.contextmanager
+    def untroubled(self) -> Iterator[None]:
+        """For a test that looks at what is there: nothing goes wrong meanwhile."""
+        trouble = self._cut_after, self._ordered, self.faults, self.operations
+        self._cut_after, self._ordered, self.faults = None, {}, Faults()
+        try:
+            yield
+        finally:
+            self._cut_after, self._ordered, self.faults, self.operations = trouble
 
     def crash(self) -> None:
         """A power cut and a new start."""

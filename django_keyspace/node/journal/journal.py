@@ -11,7 +11,8 @@ takes no further call: whether a failed write reached the disk can only be found
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -317,6 +318,14 @@ class Journal:
         require(state.term > term or vote in ("", state.vote), f"In term {term} the vote for {vote!r} is taken back.")
         require(state.commit >= commit, f"The commit index falls from {commit} to {state.commit}.")
 
+    @contextmanager
+    def _stopping_if_disk_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except DiskFailed as error:
+            self._stopped = f"The journal has failed ({error})"
+            raise
+
     def _write(self, records: list[tuple[int, bytes]], commit: int, *, may_use_reserve: bool) -> list[Place]:
         """Write records as one batch and sync it. Returns: where each lies."""
         size_bytes = sum(record_size(len(body)) for _, body in records) + record_size(INDEX.size)
@@ -393,7 +402,8 @@ class Journal:
             forgotten.append(number)
         for number in forgotten:
             del self._begins[number]
-        self._segments.remove(forgotten)
+        with self._stopping_if_disk_fails():
+            self._segments.remove(forgotten)
 
 
 def _pack_snapshot(meta: SnapshotMeta) -> bytes:

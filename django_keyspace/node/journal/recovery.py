@@ -158,6 +158,9 @@ class Recovery:
         if not state.begins:
             state.term, state.vote, state.commit, state.snapshot = head.term, head.vote, head.commit, head.snapshot
             state.index = LogIndex(head.base_index, head.base_term, head.next_index)
+        elif (head.term, head.vote, head.next_index) != (state.term, state.vote, state.index.last + 1):
+            raise self.damaged("the file does not continue the one before it")
+        state.commit = max(state.commit, head.commit)  # it may have moved without a write of its own
         state.begins[number] = head.next_index
 
     def _forget(self, index: int, term: int) -> None:
