@@ -49,19 +49,21 @@ local function fail(kind, message)
   error(message, 0)
 end
 
+local loaded = {}  -- functions of the library that were looked for
+
 local function library_function(library, name)
+  if loaded[name] ~= nil then
+    return loaded[name]
+  end
   local _, at = find(index, "\n" .. library .. "." .. name .. " ", 1, true)
   if not at then
     return nil
   end
   local path = match(index, "^[^\n]+", at + 1)
-  local functions = load(fetch(path), "=" .. path, "t", environment)()
-  for each, member in next, functions do
-    if rawget(environment, each) == nil then
-      rawset(environment, each, member)
-    end
+  for each, member in next, load(fetch(path), "=" .. path, "t", environment)() do
+    loaded[each] = member
   end
-  return functions[name]
+  return loaded[name]
 end
 
 local function defined(before)
@@ -87,6 +89,12 @@ local function carry_out()
   local request, at = take(order, 1)
   local sources, library, name = request[1], request[2], request[3]
   local initial, before = copy(environment), nil
+  setmetatable(environment, {
+    __index = function(_, wanted)
+      return type(wanted) == "string" and library_function(library, wanted) or nil
+    end,
+    __metatable = false,
+  })
   for _, source in ipairs(sources) do
     before = copy(environment)
     local chunk, message = load(source[2], "=" .. source[1], "t", environment)
@@ -98,12 +106,6 @@ local function carry_out()
   if name == "" then
     return defined(before or initial)  -- by the last source
   end
-  setmetatable(environment, {
-    __index = function(_, wanted)
-      return type(wanted) == "string" and library_function(library, wanted) or nil
-    end,
-    __metatable = false,
-  })
   local f = find_function(name)
   if not f or initial[name] == f then
     fail("unknown", name)
