@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
+from django_keyspace.backend.commands import key_of
 from django_keyspace.exceptions import (
     InvalidArgument,
     KeyspaceError,
@@ -25,9 +26,8 @@ from django_keyspace.wire import OK
 
 PIECE_CALLS: Final = 2_000
 PIECE_BYTES: Final = 4 * 1024 * 1024
-PIECE_RETURNS: Final = 64
-"""Commands in one piece whose answers have a value in them, which may be large."""
 _RETURNS: Final = frozenset({"remove", "cas"})
+"""Writes whose answers have the old value in them, which may be large."""
 _SENDS: Final = frozenset({"set", "cas"})
 
 _NAME: Final = itemgetter(0)
@@ -45,63 +45,78 @@ def submit(execute: Execute, calls: Sequence[Call], reads: bool) -> tuple[list[A
         The answer of each command, or its error; and the error because of which the rest was not answered, if any.
     """
     answers: list[Any] = []
-    for piece in _pieces(calls, reads):
-        try:
-            answers += _do(execute, piece, reads)
-        except KeyspaceError as error:
-            answers += [error] * (len(calls) - len(answers))
-            return answers, error
+    try:
+        for piece in _pieces(execute, calls, reads):
+            _do(execute, piece, reads, answers)
+    except KeyspaceError as error:
+        answers += [error] * (len(calls) - len(answers))
+        return answers, error
     return answers, None
 
 
-def _pieces(calls: Sequence[Call], reads: bool) -> Iterator[Sequence[Call]]:
+def _pieces(execute: Execute, calls: Sequence[Call], reads: bool) -> Iterator[Sequence[Call]]:
     names = {call[0] for call in calls}
     for begin in range(0, len(calls), PIECE_CALLS):
         piece = calls[begin : begin + PIECE_CALLS]
         if reads:
             yield piece
         else:
-            yield from _fitting(piece, names)
+            yield from _fitting(piece, _sizes(execute, piece, names))
 
 
-def _fitting(piece: Sequence[Call], names: Set[str]) -> Iterator[Sequence[Call]]:
-    """A piece, or parts of it that are small enough. ``names`` are those of all operations that may be in it."""
-    size_bytes = sum([len(call[3][2]) for call in piece if call[0] in _SENDS]) if names & _SENDS else 0
-    returns = sum([call[0] in _RETURNS for call in piece]) if names & _RETURNS else 0
-    if len(piece) > 1 and (size_bytes > PIECE_BYTES or returns > PIECE_RETURNS):
+def _sizes(execute: Execute, piece: Sequence[Call], names: Set[str]) -> Sequence[int]:
+    """Bytes that each write sends, and those that it brings back, as far as one can know before."""
+    if not names & _SENDS:
+        sizes = [0] * len(piece)
+    elif len(names) == 1:
+        sizes = [len(call[3][2]) for call in piece]
+    else:
+        sizes = [len(call[3][2]) if call[0] in _SENDS else 0 for call in piece]
+    if names & _RETURNS:
+        returning = [index for index, call in enumerate(piece) if call[0] in _RETURNS]
+        lengths = [("length", piece[index][1], key_of(piece[index])) for index in returning]
+        for index, (_, length) in zip(returning, execute("batch", lengths) if lengths else (), strict=True):
+            sizes[index] += length or 0
+    return sizes
+
+
+def _fitting(piece: Sequence[Call], sizes: Sequence[int]) -> Iterator[Sequence[Call]]:
+    """A piece, or parts of it that are small enough."""
+    if len(piece) > 1 and sum(sizes) > PIECE_BYTES:
         half = len(piece) // 2
-        yield from _fitting(piece[:half], names)
-        yield from _fitting(piece[half:], names)
+        yield from _fitting(piece[:half], sizes[:half])
+        yield from _fitting(piece[half:], sizes[half:])
     else:
         yield piece
 
 
-def _do(execute: Execute, piece: Sequence[Call], reads: bool) -> list[Any]:
-    """The answers of a piece. Raises the error of one that was not answered."""
+def _do(execute: Execute, piece: Sequence[Call], reads: bool, answers: list[Any]) -> None:
+    """Append the answers of a piece. Raises the error because of which it, or a part of it, was not answered."""
     try:
         if reads:
-            records: list[Any] = execute("get_many", piece[0][1], [call[2] for call in piece])
-            return records
-        return _write(execute, piece)
-    except InvalidArgument as error:
-        # The node does not take the piece as a whole, or cannot answer it in one frame.
-        if len(piece) == 1:
-            return [error]
-        if isinstance(error, ValueTooLarge) and any(call[0] in _RETURNS for call in piece):
-            raise UnknownOutcome(
-                f"The answer of {len(piece)} commands was too large to be sent. They may have happened. Send fewer at once."
-            ) from error
-    except NoSpace as error:
-        if len(piece) == 1 or all(OPERATIONS[call[0]].grows for call in piece):
-            return [error] * len(piece)  # otherwise some of them need no space
-    except LocalError as error:
-        return [error] * len(piece)
+            answers += execute("get_many", piece[0][1], [call[2] for call in piece])
+        else:
+            answers += _write(execute, piece)
+        return
+    except (LocalError, NoSpace) as error:
+        if len(piece) == 1 or not _may_help_to_split(piece, error):
+            answers += [error] * len(piece)
+            return
     half = len(piece) // 2
-    answers = _do(execute, piece[:half], reads)
-    try:
-        return answers + _do(execute, piece[half:], reads)
-    except KeyspaceError as error:  # the first half was answered
-        return answers + [error] * (len(piece) - half)
+    _do(execute, piece[:half], reads, answers)
+    _do(execute, piece[half:], reads, answers)
+
+
+def _may_help_to_split(piece: Sequence[Call], error: KeyspaceError) -> bool:
+    """Whether a piece of which nothing was done may be done in parts. Raises UnknownOutcome if something may be done."""
+    if isinstance(error, NoSpace):
+        return not all(OPERATIONS[call[0]].grows for call in piece)  # some of them need no space
+    if isinstance(error, ValueTooLarge) and any(call[0] in _RETURNS for call in piece):
+        raise UnknownOutcome(
+            f"The answer of {len(piece)} commands was too large to be sent. They may have happened. Send fewer at once."
+        ) from error
+    # The node does not take the piece as a whole, or cannot answer it in one frame.
+    return isinstance(error, InvalidArgument)
 
 
 def _write(execute: Execute, piece: Sequence[Call]) -> list[Any]:
