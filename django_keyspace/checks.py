@@ -15,8 +15,10 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from django_keyspace.addresses import parse_location
 from django_keyspace.conf import Config, make_config
 from django_keyspace.exceptions import ConfigurationError
+from django_keyspace.security import is_loopback
 
 NETWORK_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "lustre"}
@@ -75,6 +77,16 @@ def _check_options(alias: str, entry: dict[str, Any], config: Config) -> Iterato
             hint="Set OPTIONS['durability'] = 'commit'.",
             id="keyspace.W003",
         )
+    if config.is_remote and config.tls is None:
+        far = [
+            str(node) for node in parse_location(config.location).endpoints if node.host and not is_loopback(node.host)
+        ]
+        if far:
+            yield Warning(
+                f"CACHES[{alias!r}] talks to {', '.join(far)} without TLS: whoever is on the way can read and change everything.",
+                hint="Start the node with --tls-cert and --tls-key, and write keyspaces:// in LOCATION.",
+                id="keyspace.W006",
+            )
     if config.on_error == "miss" and alias == getattr(settings, "SESSION_CACHE_ALIAS", None):
         if settings.SESSION_ENGINE in _SESSION_ENGINES:
             yield Warning(

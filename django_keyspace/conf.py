@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from django.utils.module_loading import import_string
 
+from django_keyspace.addresses import SCHEMES, parse_location
 from django_keyspace.exceptions import ConfigurationError
-from django_keyspace.security import NO_SECURITY, Security, make_security
+from django_keyspace.security import NO_SECURITY, Security, Tls, make_security
 from django_keyspace.store.options import StoreOptions
 
 EMBEDDED_SCHEME: Final = "embedded:"
@@ -55,7 +56,7 @@ class Config:
         location: the folder's path, or the node's URL.
         is_remote: whether ``location`` is a URL.
         store: how the embedded store is opened.
-        security: what to show to nodes, and to want of them.
+        tls: how to use TLS, None for a location without.
     """
 
     location: str
@@ -70,10 +71,16 @@ class Config:
     compress_level: int = 1
     evictable: bool = True
     on_error: str = "raise"
-    security: Security = NO_SECURITY
+    secret: bytes | None = field(default=None, repr=False)
+    tls: Tls | None = None
     reverse_key_function: Any = None
     max_entries: int | None = None
     cull_frequency: int = 3
+
+    @property
+    def security(self) -> Security:
+        """What to show to nodes, and to want of them."""
+        return Security(self.secret, self.tls)
 
 
 _STORE_OPTIONS: Final = frozenset(field.name for field in fields(StoreOptions)) - {"lock_wait_ms"}
@@ -137,7 +144,8 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
         is_remote=is_remote,
         store=store,
         database=database,
-        security=security,
+        secret=security.secret,
+        tls=security.tls,
         reverse_key_function=_callable(options.get("reverse_key_function")),
         max_entries=options.get("MAX_ENTRIES"),
         cull_frequency=options.get("CULL_FREQUENCY", 3),
@@ -176,8 +184,6 @@ def _refuse_embedded_options(options: Mapping[str, Any]) -> None:
 
 def _parse_location(location: Any) -> tuple[str, bool, int | None]:
     """``(folder or URL, whether it is a URL, database in the URL)``."""
-    from django_keyspace.backend.routing import SCHEMES, parse_location  # which need this module
-
     if isinstance(location, os.PathLike):
         location = os.fspath(location)
     elif isinstance(location, list | tuple):

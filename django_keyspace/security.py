@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
@@ -106,6 +107,16 @@ def _context(tls: Tls) -> ssl.SSLContext:
         why = (error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)) or error
         raise ConfigurationError(f"Option tls: a file cannot be used: {why}.") from error
     return context
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address. A name counts as no: where it points can change."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def tls_failed(endpoint: object, error: ssl.SSLError) -> KeyspaceError:

@@ -411,7 +411,9 @@ def test_options_of_the_store_are_marked() -> None:
         if name in ("MAX_ENTRIES", "reverse_key_function"):
             value = {"MAX_ENTRIES": 1, "reverse_key_function": str}[name]
         is_taken = is_legal("keyspace://127.0.0.1:7080/0", **{name: value})
-        assert cells[1] == ("both" if is_taken else "embedded"), name
+        is_taken_by_a_folder = is_legal("/folder", **{name: value})
+        expected = {(True, True): "both", (False, True): "embedded", (True, False): "node"}
+        assert cells[1] == expected[is_taken, is_taken_by_a_folder], name
 
 
 def test_locations_of_the_page_are_legal() -> None:

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from time import monotonic, sleep
 from typing import Any, Final
 
+from django_keyspace.addresses import Endpoint
 from django_keyspace.backend.routing import (
     SHAPED,
     Attempts,
-    Endpoint,
     Failure,
     Link,
     connection_broke,

@@ -9,8 +9,9 @@ from time import monotonic, sleep
 from typing import Any, Final
 from urllib.parse import quote
 
+from django_keyspace.addresses import Endpoint, parse_location
 from django_keyspace.backend.embedded import EmbeddedEngine, Engine
-from django_keyspace.backend.routing import Endpoint, parse_location, time_is_over
+from django_keyspace.backend.routing import time_is_over
 from django_keyspace.backend.transport import check_timeout_ms, meet_node, remote_engine
 from django_keyspace.exceptions import ConfigurationError, NoLeader, TransportError
 from django_keyspace.store import StoreOptions, open_store

@@ -15,10 +15,10 @@ import weakref
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, cast
 
+from django_keyspace.addresses import Endpoint
 from django_keyspace.backend.routing import (
     SHAPED,
     Attempts,
-    Endpoint,
     Failure,
     Link,
     connection_broke,

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+from django_keyspace.addresses import Endpoint, check_endpoints, parse_location
 from django_keyspace.backend.blocking import BlockingConnection, BlockingPool
 from django_keyspace.backend.multiplexed import LoopConnections
-from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT, Endpoint, check_endpoints, parse_location
+from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT
 from django_keyspace.exceptions import ConfigurationError, ProtocolError
 from django_keyspace.security import NO_SECURITY, Security, make_security
 from django_keyspace.wire import NodeHello

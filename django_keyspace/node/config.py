@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import Final
 
 from django_keyspace.exceptions import ConfigurationError
 from django_keyspace.operations import DATABASES_DEFAULT, VALUE_BYTES_MAX_DEFAULT
+from django_keyspace.security import is_loopback
 from django_keyspace.store.options import MAX_BYTES_DEFAULT, StoreOptions
 
 DURABILITY_DEFAULT: Final = "interval"
@@ -133,13 +133,3 @@ def format_address(host: str, port: int) -> str:
 def _check_number(what: str, number: int, lowest: int, highest: int) -> None:
     if type(number) is not int or not lowest <= number <= highest:
         raise ConfigurationError(f"{what} must be an integer from {lowest:,} to {highest:,}, not {number!r:.80}.")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address. A name counts as no: where it points can change."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -17,8 +17,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from django_keyspace.exceptions import ConfigurationError, KeyspaceError
-from django_keyspace.node.config import NodeConfig, format_address, is_loopback
+from django_keyspace.node.config import NodeConfig, format_address
 from django_keyspace.node.metrics import CONTENT_TYPE
+from django_keyspace.security import is_loopback
 
 logger = logging.getLogger("django_keyspace.node")
 

@@ -53,6 +53,12 @@ def test_options(check: Any, options: dict[str, Any], wanted: str) -> None:
     assert check(**options) == [wanted]
 
 
+def test_a_node_on_another_machine_without_tls(check: Any) -> None:
+    assert check("keyspace://127.0.0.1:1,cache.example.org:1/0") == ["keyspace.W006"]
+    assert check("keyspaces://cache.example.org:1/0") == []
+    assert check("keyspace://[::1]:1/0") == []
+
+
 def test_harmless_variants_are_silent(check: Any) -> None:
     assert check(signed=False, serializer="json") == []
     assert check(evictable=False, durability="commit") == []

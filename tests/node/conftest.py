@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.backend.routing import parse_location
+from django_keyspace.addresses import parse_location
 from django_keyspace.backend.transport import RemoteEngine
 from django_keyspace.testing import RunningNode, running_node
 from django_keyspace.wire import ClientHello, Decoder, Encoder, FrameReader

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
-from django_keyspace.backend.routing import Endpoint, parse_location
+from django_keyspace.addresses import Endpoint, parse_location
 from django_keyspace.backend.transport import RemoteEngine
 from django_keyspace.exceptions import (
     ConfigurationError,

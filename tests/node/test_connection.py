@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.backend.routing import parse_location
+from django_keyspace.addresses import parse_location
 from django_keyspace.backend.transport import RemoteEngine
 from django_keyspace.exceptions import (
     DeadlineExceeded,

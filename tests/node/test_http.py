@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.backend.routing import parse_location
+from django_keyspace.addresses import parse_location
 from django_keyspace.backend.transport import RemoteEngine
 from django_keyspace.exceptions import AuthenticationFailed, StorageError
 from django_keyspace.node.config import NodeConfig

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.backend.routing import parse_location
+from django_keyspace.addresses import parse_location
 from django_keyspace.backend.transport import RemoteEngine
 from django_keyspace.exceptions import InvalidArgument, InvalidKey, KeyTooLong, UnknownOperation, ValueTooLarge
 from django_keyspace.testing import NodeDidNotStart, RunningNode, running_node

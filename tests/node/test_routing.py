@@ -6,16 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_keyspace.addresses import Endpoint, Location, parse_location
 from django_keyspace.backend.routing import (
     ATTEMPTS_MAX,
     Attempts,
-    Endpoint,
     Failure,
     Link,
-    Location,
     connection_broke,
     no_connection,
-    parse_location,
     shape_result,
 )
 from django_keyspace.backend.transport import RemoteEngine, remote_engine

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trustme
 
-from django_keyspace.backend.routing import parse_location
+from django_keyspace.addresses import parse_location
 from django_keyspace.backend.transport import RemoteEngine
 from django_keyspace.exceptions import AuthenticationFailed, KeyspaceError, NoConnection, ProtocolError
 from django_keyspace.handshake import PROOF, client_proof, new_nonce

@@ -7,17 +7,20 @@ import os
 from dataclasses import dataclass
 from typing import Any, Final
 
+from django_keyspace.addresses import is_remote, parse_location
 from django_keyspace.backend.embedded import EmbeddedEngine, Engine
 from django_keyspace.backend.kyoto.errors import in_kt_words
-from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT, is_remote
+from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT
 from django_keyspace.backend.transport import remote_engine
 from django_keyspace.conf import EMBEDDED_SCHEME
 from django_keyspace.exceptions import ConfigurationError, KeyspaceError
 from django_keyspace.operations import MODELS_BASE, VALUE_BYTES_MAX_DEFAULT
+from django_keyspace.security import make_security
 from django_keyspace.store import StoreOptions, open_store
 
 HOST_DEFAULT: Final = "127.0.0.1"
 PORT_DEFAULT: Final = 1978
+_NODE_OPTIONS: Final = frozenset({"secret", "tls"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,8 @@ def find_place(host: Any, port: Any, timeout: Any, options: dict[str, Any]) -> P
             text with a slash in it, or ``embedded:FOLDER``.
         port: the node's port, if host is a name or an address.
         timeout: seconds per call, or None for 5.
-        options: for a folder: how the store is opened, if this process has not opened it yet.
+        options: for a folder: how the store is opened, if this process has not opened it yet. For a node: ``secret`` and
+            ``tls``, as in OPTIONS of an alias.
     Raises:
         ConfigurationError: they make no sense. (Also kt's ImproperlyConfigured.)
     """
@@ -80,12 +84,7 @@ def find_place(host: Any, port: Any, timeout: Any, options: dict[str, Any]) -> P
     try:
         if _is_folder(host):
             return _folder(os.fspath(host), timeout_ms, options)
-        if options:
-            raise ConfigurationError(
-                f"{', '.join(sorted(options))}: options of a store are for a host that is a folder; a node is started with "
-                "its own."
-            )
-        return _node(host, port, timeout_ms)
+        return _node(host, port, timeout_ms, options)
     except KeyspaceError as error:
         raise in_kt_words(error) from None
 
@@ -106,7 +105,12 @@ def _folder(host: str, timeout_ms: int, options: dict[str, Any]) -> Place:
     )
 
 
-def _node(host: Any, port: Any, timeout_ms: int) -> Place:
+def _node(host: Any, port: Any, timeout_ms: int, options: dict[str, Any]) -> Place:
+    if options.keys() - _NODE_OPTIONS:
+        raise ConfigurationError(
+            f"{', '.join(sorted(options.keys() - _NODE_OPTIONS))}: options of a store are for a host that is a folder; a node "
+            "is started with its own."
+        )
     if not isinstance(host, str) or not host:
         raise ConfigurationError(f"host must be a host name, an address, a URL or a folder, not {host!r:.80}.")
     if is_remote(host):
@@ -116,6 +120,7 @@ def _node(host: Any, port: Any, timeout_ms: int) -> Place:
             raise ConfigurationError(f"port must be a number from 1 to 65535, not {port!r:.40}.")
         address = f"[{host}]" if ":" in host and not host.startswith("[") else host
         location = f"keyspace://{address}:{port}/0"
-    engine = remote_engine(location, timeout_ms=timeout_ms)
+    security = make_security(uses_tls=parse_location(location).uses_tls, **options) if options else None
+    engine = remote_engine(location, timeout_ms=timeout_ms, security=security)
     name = ", ".join(map(str, engine.endpoints))
     return Place(engine, MODELS_BASE, VALUE_BYTES_MAX_DEFAULT, is_local=False, name=name)
