@@ -31,6 +31,11 @@ INT64_MAX: Final = 2**63 - 1
 PAGE_ROWS_MAX: Final = 1000
 """A listing answers at most so many rows per page; whoever wants more asks for the next page."""
 BATCH_OPERATIONS_MAX: Final = 100_000
+RANGE_DIGEST_BYTES: Final = 16
+SCRIPT_LIBRARIES: Final = ("kyoto", "tokyo")
+SCRIPT_TIME_MS_MAX: Final = 60_000
+SCRIPT_SOURCE_CHARACTERS_MAX: Final = 1_000_000
+SCRIPT_ARGUMENTS_BYTES_MAX: Final = 8 * 1024 * 1024
 NESTING_MAX: Final = 2
 """A batch may hold an atomic block and the other way round, but no more than that."""
 
@@ -206,6 +211,21 @@ def check_rows(name: str, rows: Any, limits: Limits) -> None:
     check_integer(name, rows, 1, PAGE_ROWS_MAX)
 
 
+def check_word(name: str, word: Any, limits: Limits) -> None:
+    """A regular expression, or a word that keys are compared with."""
+    if type(word) is not bytes:
+        raise InvalidArgument(f"Argument {name!r} must be bytes, not {type(word).__name__}. Nothing was searched.")
+    if len(word) > KEY_BYTES_MAX:
+        raise InvalidArgument(
+            f"Argument {name!r} has {len(word):,} bytes and the limit is {KEY_BYTES_MAX:,}, as for keys. Nothing was searched."
+        )
+
+
+def check_distance(name: str, distance: Any, limits: Limits) -> None:
+    """A number of edits."""
+    check_integer(name, distance, 0, KEY_BYTES_MAX)
+
+
 def check_count(name: str, number: Any, limits: Limits) -> None:
     check_integer(name, number, 0, INT64_MAX)
 
@@ -244,7 +264,19 @@ def check_conditions(name: str, conditions: Any, limits: Limits) -> None:
         if not isinstance(item, list | tuple) or len(item) != 2:
             raise _fail(name, item, "a list of (database, condition)")
         check_database("database", item[0], limits)
-        check_condition(name, item[1], limits)
+        if isinstance(item[1], list | tuple) and len(item[1]) == 4 and item[1][0] == "range":
+            _check_range(name, item[1])
+        else:
+            check_condition(name, item[1], limits)
+
+
+def _check_range(name: str, condition: Any) -> None:
+    _, low, high, digest = condition
+    for key in (low, high):
+        if type(key) is not bytes or len(key) > KEY_BYTES_MAX:
+            raise _fail(name, condition, "('range', first key, last key, digest) with keys of bytes")
+    if type(digest) is not bytes or len(digest) != RANGE_DIGEST_BYTES:
+        raise _fail(name, condition, f"a range with a digest of {RANGE_DIGEST_BYTES} bytes")
 
 
 def check_addresses(name: str, addresses: Any, limits: Limits) -> None:
@@ -254,3 +286,45 @@ def check_addresses(name: str, addresses: Any, limits: Limits) -> None:
             raise _fail(name, item, "a list of (database, key)")
         check_database("database", item[0], limits)
         check_key(name, item[1])
+
+
+def check_sources(name: str, sources: Any, limits: Limits) -> None:
+    """The Lua that comes with a call: (name, text) of each source."""
+    check_sequence(name, sources)
+    characters = 0
+    for source in sources:
+        if not isinstance(source, list | tuple) or len(source) != 2 or not all(type(part) is str for part in source):
+            raise _fail(name, source, "a list of (name, text of Lua)")
+        if not 0 < len(source[0]) <= 100 or not source[0].isprintable():
+            raise _fail(name, source[0], "sources with names of 1 to 100 printable characters")
+        characters += len(source[1])
+    if characters > SCRIPT_SOURCE_CHARACTERS_MAX:
+        raise InvalidArgument(
+            f"The scripts have {characters:,} characters and the limit is {SCRIPT_SOURCE_CHARACTERS_MAX:,}. Nothing was "
+            "changed. Load fewer of them."
+        )
+
+
+def check_library(name: str, library: Any, limits: Limits) -> None:
+    if library not in SCRIPT_LIBRARIES:
+        raise _fail(name, library, f"one of {', '.join(SCRIPT_LIBRARIES)}")
+
+
+def check_function(name: str, function: Any, limits: Limits) -> None:
+    if type(function) is not str or len(function) > 200:
+        raise _fail(name, function, "the name of a Lua function")
+
+
+def check_script_arguments(name: str, encoded: Any, limits: Limits) -> None:
+    if type(encoded) is not bytes or encoded[:1] not in (b"A", b"M"):
+        raise _fail(name, encoded, "a list or table as store/scripting/values.py encodes it")
+    if len(encoded) > SCRIPT_ARGUMENTS_BYTES_MAX:
+        raise value_too_large(len(encoded), SCRIPT_ARGUMENTS_BYTES_MAX)
+
+
+def check_tag(name: str, tag: Any, limits: Limits) -> None:
+    check_integer(name, tag, 0, 255)
+
+
+def check_script_time(name: str, time_ms: Any, limits: Limits) -> None:
+    check_integer(name, time_ms, 0, SCRIPT_TIME_MS_MAX)

@@ -23,7 +23,9 @@ Vocabulary of the arguments:
     a deadline that hangs on a key's name: a timeout in milliseconds (0: expires at once) or ``("at", n)``.
 ``condition``
     ``("absent", key)``, ``("present", key)``, ``("revision", key, n)`` or ``("value", key, tag, payload)`` where the tag
-    may be ``None``: only the bytes count.
+    may be ``None``: only the bytes count. A condition of an atomic block may also be ``("range", low, high, digest)``: the
+    live keys from ``low`` to ``high``, both included (an empty ``high``: to the end), and their revisions are those of the
+    digest that ``queries.range_digest`` made.
 
 Two columns say what an operation does to deadlines. ``record_deadline`` is about the deadline in the record: ``keep`` leaves
 it, ``set`` replaces it by the ``expire`` argument, ``none`` means that the operation has nothing to do with one. A
@@ -73,6 +75,9 @@ from django_keyspace.arguments import (
     PAGE_ROWS_MAX as PAGE_ROWS_MAX,
 )
 from django_keyspace.arguments import (
+    RANGE_DIGEST_BYTES as RANGE_DIGEST_BYTES,
+)
+from django_keyspace.arguments import (
     VALUE_BYTES_MAX_DEFAULT as VALUE_BYTES_MAX_DEFAULT,
 )
 from django_keyspace.arguments import (
@@ -114,6 +119,8 @@ class Operation:
         summary: one sentence: what it does and what it answers.
         grows: True for an operation that may need new space: a full store refuses it.
         overlay: see the module's docstring.
+        runs: True for an operation that is neither in ``apply.py`` nor in ``queries.py``: it is carried out beside the store
+            (``store/scripting/``), and what it writes is proposed as one ``atomic``.
     """
 
     name: str
@@ -123,6 +130,12 @@ class Operation:
     summary: str
     grows: bool = False
     overlay: Overlay = "keep"
+    runs: bool = False
+
+    @property
+    def kind(self) -> str:
+        """``read``, ``write`` or ``script``."""
+        return "script" if self.runs else "write" if self.writes else "read"
 
 
 _DATABASE = ("database", arguments.check_database)
@@ -132,6 +145,7 @@ _PREFIX = ("prefix", arguments.check_prefix)
 _VALUE = ("value", arguments.check_value)
 _EXPIRE = ("expire", arguments.check_expire)
 _KEPT_EXPIRE = ("expire", arguments.check_kept_expire)
+_ROWS = ("rows", arguments.check_rows)
 _RANGE = (
     _PREFIX,
     ("start_key", arguments.check_prefix),
@@ -161,7 +175,7 @@ _OPERATIONS: Sequence[Operation] = (
     _read("ttl", [_DATABASE, _KEY], "Milliseconds left, -1 for a record without deadline, None for a missing key."),
     _read(
         "list",
-        [_DATABASE, *_RANGE, ("rows", arguments.check_rows), ("with_values", arguments.check_bool)],
+        [_DATABASE, *_RANGE, _ROWS, ("with_values", arguments.check_bool)],
         "One page of an ordered listing: (rows, more). A row is a key, or (key, record). start_key is absolute, "
         "inclusive and clamped to the prefix; skip drops the first row, or for 'after' start_key alone.",
     ),
@@ -169,6 +183,24 @@ _OPERATIONS: Sequence[Operation] = (
         "count",
         [_DATABASE, *_RANGE, ("limit", arguments.check_count)],
         "One slice of a count: (number, last key seen or None at the end). A limit of 0 is no limit.",
+    ),
+    _read(
+        "match_regex",
+        [_DATABASE, _PREFIX, ("pattern", arguments.check_word), ("start_key", arguments.check_prefix), _ROWS],
+        "One slice of the keys in which an RE2 expression is found after the prefix: (keys, last key looked at or None at "
+        "the end). The next slice begins behind start_key.",
+    ),
+    _read(
+        "match_similar",
+        [
+            _DATABASE,
+            _PREFIX,
+            ("origin", arguments.check_word),
+            ("distance", arguments.check_distance),
+            ("start_key", arguments.check_prefix),
+        ],
+        "One slice of the keys that are, after the prefix, at most so many edits of characters from a word: a list of "
+        "(key, distance), and the last key looked at or None at the end.",
     ),
     _read("status", [], "Figures of the store, as a dict of words and numbers."),
     _write(
@@ -292,6 +324,24 @@ _OPERATIONS: Sequence[Operation] = (
         "none",
         "Delete evictable records by (database, key). Their number.",
     ),
+    Operation(
+        "script",
+        (
+            _DATABASE,
+            _PREFIX,
+            ("sources", arguments.check_sources),
+            ("library", arguments.check_library),
+            ("function", arguments.check_function),
+            ("arguments", arguments.check_script_arguments),
+            ("tag", arguments.check_tag),
+            ("flags", arguments.check_flags),
+            ("time_ms", arguments.check_script_time),
+        ),
+        writes=False,
+        record_deadline="none",
+        summary="Run a Lua function on a snapshot, and store what it wrote, all or nothing. Its encoded result.",
+        runs=True,
+    ),
 )
 
 OPERATIONS: Final[dict[str, Operation]] = {operation.name: operation for operation in _OPERATIONS}
@@ -299,6 +349,12 @@ OPERATIONS: Final[dict[str, Operation]] = {operation.name: operation for operati
 
 WRITES: Final = frozenset(name for name, operation in OPERATIONS.items() if operation.writes)
 """Names of the operations that write."""
+
+RUNS: Final = frozenset(name for name, operation in OPERATIONS.items() if operation.runs)
+"""Names of the operations that are carried out beside the store."""
+
+CHANGES: Final = WRITES | RUNS
+"""Names of the operations that may change something: whoever does not know their outcome must not repeat them."""
 
 _INTERNAL: Final = frozenset({"sweep", "evict"})
 """Operations that only the orderer of writes proposes; a client's request for one is refused."""
@@ -321,6 +377,8 @@ def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = 
     operation = OPERATIONS.get(call[0])
     if operation is None or (operation.name in _INTERNAL and not internal):
         raise UnknownOperation(f"There is no operation {call[0]!r:.80}. Is the other side a newer release?")
+    if operation.runs and nesting:
+        raise InvalidArgument(f"A {operation.name} is all or nothing by itself, and cannot be part of a batch.")
     if len(call) - 1 != len(operation.parameters):
         wanted = ", ".join(name for name, _ in operation.parameters) or "no arguments"
         raise InvalidArgument(f"Operation {operation.name} takes {wanted}; {len(call) - 1} arguments came.")

@@ -16,7 +16,7 @@ from django_keyspace.status import Status, status_of_error
 from django_keyspace.store.record import NATIVE_TAGS
 
 if TYPE_CHECKING:
-    from django_keyspace.backend.extras import ExtraMethods
+    from django_keyspace.backend.methods import Methods
     from django_keyspace.backend.twins import Steps
 
 METHODS: Final = frozenset(
@@ -25,11 +25,11 @@ METHODS: Final = frozenset(
     | {"get_with_revision", "cas", "test_and_set", "rename", "prune", "count"}
     | {"ttl", "pttl", "expire", "expire_at", "persist"}
     | {"set_expiry", "remove_expiry", "clear_expiries"}
+    | {"dirty_get", "dirty_count", "exists", "replace", "seize", "get_bulk", "set_bulk", "remove_bulk"}
 )
 """The cache's methods that a batch offers: those that are one operation each."""
 
 _CAS: Final = ("cas", "test_and_set")
-_STEPS: Final = {"pop": "_remove", "incr_double": "_incr_float", "expire": "_expire_key"}
 
 
 class Reply:
@@ -84,7 +84,7 @@ class Batch:
     An exception in the block means that nothing is sent.
     """
 
-    def __init__(self, cache: ExtraMethods) -> None:
+    def __init__(self, cache: Methods) -> None:
         self.replies: list[Reply] = []
         self._cache = cache
         self._calls: list[Call] = []
@@ -94,7 +94,8 @@ class Batch:
     def __getattr__(self, name: str) -> Callable[..., Reply]:
         if name not in METHODS:
             raise AttributeError(f"A batch has no method {name!r}. It has: {', '.join(sorted(METHODS))}.")
-        steps = getattr(self._cache, _STEPS.get(name, f"_{name}"))
+        # A method that is there under another name has the name of its steps: ``pop`` is ``_remove``.
+        steps = getattr(self._cache, f"_{getattr(type(self._cache), name).__name__}")
 
         def call(*args: Any, **kwargs: Any) -> Reply:
             return self._add(name, steps(*args, **kwargs))
@@ -156,7 +157,7 @@ class Atomic(Batch):
     An operation that raises undoes the others, and so does a condition that does not hold: ``ConditionFailed``.
     """
 
-    def __init__(self, cache: ExtraMethods) -> None:
+    def __init__(self, cache: Methods) -> None:
         super().__init__(cache)
         self._conditions: list[tuple[int, tuple[Any, ...]]] = []
         self._described: list[str] = []

@@ -11,13 +11,16 @@ from typing import Any, Final
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
+from django_keyspace.backend.bulk import BulkMethods
 from django_keyspace.backend.codec import Unreadable
 from django_keyspace.backend.degrade import MISS_ANSWERS, OUTAGES
+from django_keyspace.backend.dirty import DirtyMethods
 from django_keyspace.backend.expire import Timeout, make_expire
 from django_keyspace.backend.extras import ExtraMethods
 from django_keyspace.backend.flight import FlightMethods
 from django_keyspace.backend.keys import KeyMethods
 from django_keyspace.backend.runtime import get_runtime
+from django_keyspace.backend.search import SearchMethods
 from django_keyspace.backend.twins import Steps, twins
 from django_keyspace.exceptions import InvalidArgument, KeyspaceError, MissingKey, error_from_code
 from django_keyspace.operations import INT64_MAX, INT64_MIN, Call, Expire
@@ -26,7 +29,7 @@ from django_keyspace.status import Status, status_of_error
 _SUCCESS, _FAILED = Status.SUCCESS, Status.FAILED
 
 
-class KeyspaceCache(ExtraMethods, FlightMethods, KeyMethods, BaseCache):
+class KeyspaceCache(ExtraMethods, SearchMethods, DirtyMethods, BulkMethods, FlightMethods, KeyMethods, BaseCache):
     """A Django cache backend.
 
     Arguments:
@@ -372,6 +375,19 @@ class KeyspaceCache(ExtraMethods, FlightMethods, KeyMethods, BaseCache):
     def last_status(self) -> Status | None:
         """Status of this alias's last call in this thread or task (Keyspace's codes); None before the first."""
         return self._runtime.last_status.get()
+
+    # THE table of other names: where Django, Keyspace and Kyoto Tycoon have several for one thing, the right side is the one
+    # that is documented first.
+    exists, aexists = has_key, ahas_key
+    get_bulk, aget_bulk = get_many, aget_many
+    incr_double, aincr_double = ExtraMethods.incr_float, ExtraMethods.aincr_float
+    list_keyvalues, alist_keyvalues = DirtyMethods.list_key_values, DirtyMethods.alist_key_values
+    dirty_list_keyvalues, adirty_list_keyvalues = (
+        DirtyMethods.dirty_list_key_values,
+        DirtyMethods.adirty_list_key_values,
+    )
+    pop, apop = ExtraMethods.remove, ExtraMethods.aremove
+    seize, aseize = ExtraMethods.remove, ExtraMethods.aremove
 
 
 _NO_OPTIONS: Final[dict[str, Any]] = {}

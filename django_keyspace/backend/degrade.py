@@ -38,6 +38,8 @@ MISS_ANSWERS: Final[dict[str, Callable[[tuple[Any, ...], KeyspaceError], Any]]] 
     "ttl": _answer(None),
     "list": lambda arguments, error: ([], False),
     "count": _answer((0, None)),
+    "match_regex": _answer(([], None)),
+    "match_similar": _answer(([], None)),
     "set": _answer(False),
     "set_many": _answer(0),
     "touch": _answer(False),

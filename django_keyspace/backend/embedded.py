@@ -10,8 +10,10 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from django_keyspace.exceptions import KeyspaceError
-from django_keyspace.operations import WRITES, Call
+from django_keyspace.operations import RUNS, WRITES, Call
 from django_keyspace.store import Store
+from django_keyspace.store.scripting import ScriptRunner
+from django_keyspace.store.scripting.threads import threads
 
 
 class Engine(Protocol):
@@ -38,7 +40,7 @@ class Engine(Protocol):
         """Give up what the process holds for this engine; the next operation gets it again."""
 
 
-_IN_A_THREAD = frozenset({"list", "count", "get_many"})
+_IN_A_THREAD = frozenset({"list", "count", "get_many", "match_regex", "match_similar"})
 """Reads that may take longer than a coroutine should hold up its loop."""
 _SHORT_GET_MANY = 200
 
@@ -61,18 +63,23 @@ class EmbeddedEngine:
         self.write = store.write
         if timeout_ms not in (None, store.options.lock_wait_ms):  # another alias opened the store with another timeout
             self.write = functools.partial(store.write, wait_s=(timeout_ms or 0) / 1000)
+        self._scripts = ScriptRunner(store)
         self._pending: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pending] = WeakKeyDictionary()
 
     def execute(self, name: str, *arguments: Any) -> Any:
         """Do an operation in the calling thread."""
         if name in WRITES:
             return self.write(name, *arguments)
+        if name in RUNS:
+            return self._scripts.run((name, *arguments))
         return self.store.read(name, *arguments)
 
     async def aexecute(self, name: str, *arguments: Any) -> Any:
         """Do an operation for a coroutine: short reads at once, longer ones in a thread, writes in the next group commit."""
         if name in WRITES:
             return await self._write(name, arguments)
+        if name in RUNS:
+            return await asyncio.wrap_future(threads.submit(lambda: self._scripts.run((name, *arguments))))
         if name in _IN_A_THREAD and not (name == "get_many" and len(arguments[1]) <= _SHORT_GET_MANY):
             return await asyncio.to_thread(self.store.read, name, *arguments)
         return self.store.read(name, *arguments)

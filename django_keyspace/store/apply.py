@@ -19,7 +19,7 @@ from django_keyspace.exceptions import KeyspaceError, MissingKey, NotANumber, Nu
 from django_keyspace.operations import INT64_MAX, INT64_MIN, Call, Expire, Value, value_too_large
 from django_keyspace.store import deadlines, overlay
 from django_keyspace.store.deadlines import BUCKET_SHIFT
-from django_keyspace.store.queries import READS, end_of_prefix
+from django_keyspace.store.queries import READS, end_of_prefix, range_digest
 from django_keyspace.store.record import (
     HEADER_BYTES,
     Flag,
@@ -214,6 +214,9 @@ def append(context: WriteContext, database: int, key: bytes, value: Value, expir
 def _holds(context: WriteContext, database: int, condition: Sequence[Any]) -> tuple[bool, bytes | None, bytes | None]:
     """Whether a condition holds, with what :meth:`WriteContext.find` says of its key."""
     kind, key = condition[0], condition[1]
+    if kind == "range":
+        found = range_digest(context.txn, context.store, context.log_time_ms, database, key, condition[2])
+        return found == condition[3], None, None
     stored, live = context.find(database, key)
     if kind == "absent":
         holds = live is None

@@ -8,10 +8,12 @@ change nothing and look at nothing else, so that embedded stores, nodes and simu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
-from django_keyspace.operations import AFTER, PAGE_ROWS_MAX
-from django_keyspace.store.record import HEADER_BYTES, deadline_of
+from django_keyspace.operations import AFTER, PAGE_ROWS_MAX, RANGE_DIGEST_BYTES
+from django_keyspace.store import search
+from django_keyspace.store.record import HEADER_BYTES, deadline_of, revision_of
 
 if TYPE_CHECKING:
     from django_keyspace.store.environment import Environment
@@ -172,6 +174,28 @@ def count(
     return number, None
 
 
+def range_digest(txn: Any, store: Environment, now_ms: int, database: int, low: bytes, high: bytes) -> bytes:
+    """What stands for the live keys of a range and their revisions: two equal digests, the same records.
+
+    Arguments:
+        low: the first key that may be in it; it need not exist.
+        high: the last one; empty: the range has no end.
+    """
+    hasher = blake2b(digest_size=RANGE_DIGEST_BYTES)
+    cursor = txn.cursor(db=store.databases[database])
+    found = cursor.set_range(low) if low else cursor.first()
+    while found:
+        key = cursor.key()
+        if high and key > high:
+            break
+        record = cursor.value()
+        (deadline_ms,) = deadline_of(record)
+        if not deadline_ms or deadline_ms > now_ms:
+            hasher.update(b"%d %d " % (revision_of(record)[0], len(key)) + key)
+        found = cursor.next()
+    return hasher.digest()
+
+
 COUNT_SLICE_ROWS: Final = 20 * PAGE_ROWS_MAX
 
 
@@ -188,6 +212,8 @@ READS: Final[dict[str, Callable[..., Any]]] = {
     "ttl": ttl,
     "list": list_page,
     "count": count,
+    "match_regex": search.match_regex,
+    "match_similar": search.match_similar,
     "status": status,
 }
 """The function of each reading operation."""

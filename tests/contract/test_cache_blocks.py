@@ -68,6 +68,13 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "prune": ("x",),
     "count": (),
     "clear": (),
+    "clear_expiries": (),
+    "set_expiry": ("k", 5),
+    "replace": ("k", 1),
+    "get_bulk": (["k"],),
+    "set_bulk": ({"k": 1},),
+    "remove_bulk": (["k"],),
+    "dirty_count": (),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,20 @@ class Stored:
 
 
 Address = tuple[int, bytes]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def edits(one: str, other: str) -> int:
+    """How many characters must be inserted, deleted or substituted to make one word of the other."""
+    row = list(range(len(other) + 1))
+    for number, left in enumerate(one, 1):
+        row, above = [number], row
+        for index, right in enumerate(other, 1):
+            row.append(min(above[index] + 1, row[-1] + 1, above[index - 1] + (left != right)))
+    return row[-1]
 
 
 class Model:
@@ -300,6 +315,16 @@ class Model:
         keys = self._range(database, prefix, start, skip, forward)
         page = keys[:rows]
         return [(key, self.op_get(database, key)) for key in page] if with_values else page, len(keys) > rows
+
+    def op_match_regex(self, database: int, prefix: bytes, pattern: bytes, start: bytes, rows: int) -> Any:
+        keys = [key for key in self.keys(database, prefix) if key > start and re.search(pattern, key[len(prefix) :])]
+        return keys[:rows], keys[rows - 1] if len(keys) >= rows else None
+
+    def op_match_similar(self, database: int, prefix: bytes, origin: bytes, distance: int, start: bytes) -> Any:
+        words = [
+            (key, edits(_text(origin), _text(key[len(prefix) :]))) for key in self.keys(database, prefix) if key > start
+        ]
+        return [(key, number) for key, number in words if number <= distance], None
 
     def op_count(self, database: int, prefix: bytes, start: bytes, skip: Any, forward: bool, limit: int) -> Any:
         number = len(self._range(database, prefix, start, skip, forward))

@@ -89,6 +89,8 @@ reads = st.one_of(
     call("ttl", databases, keys),
     call("list", *ranges, st.integers(1, 5), st.booleans()),
     call("count", *ranges, st.integers(0, 3)),
+    call("match_regex", databases, prefixes, st.sampled_from([b"", b"b", b"^a"]), prefixes | keys, st.integers(1, 3)),
+    call("match_similar", databases, prefixes, st.sampled_from([b"", b"aa"]), st.integers(0, 2), prefixes | keys),
 )
 blocks = st.one_of(
     call("batch", st.lists(writes | reads, max_size=5)),
@@ -96,7 +98,7 @@ blocks = st.one_of(
 )
 TRIED = {"sweep", "status", "batch", "atomic"} | set(
     """set set_many touch delete delete_many remove incr incr_float append cas rename prune clear cull evict
-    set_expiry remove_expiry clear_expiries get get_many exists length ttl list count""".split()  # noqa: SIM905
+    set_expiry remove_expiry clear_expiries get get_many exists length ttl list count match_regex match_similar""".split()  # noqa: SIM905
 )
 
 
