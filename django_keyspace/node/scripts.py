@@ -1,0 +1,149 @@
+"""Scripts on a node: beside its store, in threads of their own, while the loop goes on serving others.
+
+A script reads the node's store directly; what it writes goes through the log, as everybody's writes do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
+from typing import Any, Final
+
+from django_keyspace.exceptions import KeyspaceError, LockTimeout, NoConnection
+from django_keyspace.node.runtime import Done, ReplicatedLog
+from django_keyspace.operations import Call
+from django_keyspace.store import Store
+from django_keyspace.store.admission import incoming_bytes
+from django_keyspace.store.scripting import ScriptRunner, Source, read_sources, script_call
+from django_keyspace.store.scripting.threads import ScriptThreads, threads
+
+logger = logging.getLogger("django_keyspace.node")
+
+COMMIT_TIMEOUT_S: Final = 120.0
+"""How long a script's thread waits for the log: much longer than any commit takes, so that it ends in any case."""
+START_TIME_MS: Final = 30_000
+_CALL_BYTES: Final = 100
+
+
+class ScriptService:
+    """Runs the scripts of a node's clients.
+
+    Arguments:
+        store: where they read.
+        log: where they write.
+        loop: the event loop of the log and of the connections.
+        sources: Lua of the node itself, which every call finds loaded.
+        pool: the threads that wait for them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        log: ReplicatedLog,
+        loop: asyncio.AbstractEventLoop,
+        sources: Sequence[Source] = (),
+        pool: ScriptThreads = threads,
+    ) -> None:
+        self._loop = loop
+        self._threads = pool
+        self._runner = ScriptRunner(store, _LogOrderer(log, loop), sources)
+
+    def submit(self, call: Call, done: Done) -> None:
+        """Run a script.
+
+        Arguments:
+            call: the operation, already checked.
+            done: gets a list of one result or :class:`KeyspaceError`, on the loop's thread.
+        Raises:
+            Overloaded: too many are waiting. Nothing was done.
+        """
+        self._threads.submit(partial(self._run, call)).add_done_callback(partial(self._hand_over, done))
+
+    def _run(self, call: Call) -> Any:
+        try:
+            return self._runner.run(call)
+        except KeyspaceError as error:
+            return error
+        except Exception as error:
+            logger.exception("A script failed in a way that it should not")
+            return error
+
+    def _hand_over(self, done: Done, future: Future[Any]) -> None:
+        with contextlib.suppress(RuntimeError, CancelledError):  # the node has stopped: nobody waits any more
+            self._loop.call_soon_threadsafe(done, [future.result()])
+
+
+def load_sources(store: Store, paths: Sequence[str]) -> list[Source]:
+    """The node's own scripts, run once to see whether they are right.
+
+    Arguments:
+        store: the node's store; nothing is written.
+        paths: Lua files, or folders of them.
+    Raises:
+        ConfigurationError: one cannot be read.
+        ScriptError, NotSupported: they are not right, or there is no Lua here.
+    """
+    sources = read_sources(paths)
+    if sources:
+        ScriptRunner(store, sources=sources).run(script_call(0, "", time_ms=START_TIME_MS))
+    return sources
+
+
+class _LogOrderer:
+    """The log, for the thread of a script."""
+
+    def __init__(self, log: ReplicatedLog, loop: asyncio.AbstractEventLoop) -> None:
+        self._log = log
+        self._loop = loop
+
+    def write_many(self, calls: Sequence[Call]) -> list[Any]:
+        """Propose operations, and wait for their results."""
+        return self._propose(self._log.propose, calls)
+
+    @contextlib.contextmanager
+    def exclusive(self, wait_s: float) -> Iterator[Callable[[Sequence[Call]], list[Any]]]:
+        """Hold the log while the block runs."""
+        holding = asyncio.run_coroutine_threadsafe(self._log.hold(), self._loop)
+        try:
+            holding.result(wait_s)
+        except FutureTimeout:
+            if holding.cancel():
+                raise LockTimeout(
+                    f"Other scripts and writes kept the node's log busy for all of the {wait_s:.3g} s that this script had "
+                    "left. Nothing was changed. Try again."
+                ) from None
+        except CancelledError:
+            raise _stopped() from None
+        try:
+            yield partial(self._propose, self._log.propose_held)
+        finally:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._log.let_go)
+
+    def _propose(self, propose: Callable[[Sequence[Call], int, Done], None], calls: Sequence[Call]) -> list[Any]:
+        answered: Future[list[Any]] = Future()
+        size_bytes = sum(map(incoming_bytes, calls)) + sum(_CALL_BYTES * (1 + len(call[-1])) for call in calls)
+
+        def on_loop() -> None:
+            try:
+                propose(calls, size_bytes, answered.set_result)
+            except KeyspaceError as error:
+                answered.set_exception(error)
+
+        try:
+            self._loop.call_soon_threadsafe(on_loop)
+        except RuntimeError:
+            raise _stopped() from None
+        try:
+            return answered.result(COMMIT_TIMEOUT_S)
+        except FutureTimeout:
+            raise _stopped() from None
+
+
+def _stopped() -> NoConnection:
+    return NoConnection("The node is shutting down. Whether what the script wrote was stored is not known.")
