@@ -11,6 +11,13 @@ from django_keyspace.backend import runtime
 from django_keyspace.store import forget_store, registry
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of single suites stand here, since pytest reads them before it knows of deeper folders."""
+    parser.addoption(
+        "--rewrite-interaction", action="store_true", help="write what tests/interaction/*.txt answer now into these files"
+    )
+
+
 @pytest.fixture
 def store_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder that does not exist yet. Stores that a test opens in or beside it are shut down after the test."""

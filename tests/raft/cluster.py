@@ -6,7 +6,7 @@ Nothing happens by itself: a test, an interaction file or a random schedule tick
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,12 +71,20 @@ class Cluster:
     Arguments:
         names: the first voters.
         seed: of all randomness in here.
+        source: makes a node's source of randomness from its name and a number of its own; by default a seeded one.
         settings: of :class:`Config`.
     """
 
-    def __init__(self, names: Iterable[str] = ("n1", "n2", "n3"), seed: int = 1, **settings: Any) -> None:
+    def __init__(
+        self,
+        names: Iterable[str] = ("n1", "n2", "n3"),
+        seed: int = 1,
+        source: Callable[[str, int], random.Random] = lambda name, number: random.Random(number),
+        **settings: Any,
+    ) -> None:
         self.config = Config(**settings)
         self.seed = seed
+        self.source = source
         self.nodes: dict[str, Node] = {}
         self.wire: list[Letter] = []
         self.cut: set[tuple[str, str]] = set()
@@ -92,7 +100,7 @@ class Cluster:
         storage = MemoryStorage(membership or Membership())
         seed = random.Random(f"{self.seed}/{name}").getrandbits(32)
         config = config or self.config
-        node = Node(name, storage, config, seed, Raft(name, storage, random.Random(seed), config))
+        node = Node(name, storage, config, seed, Raft(name, storage, self.source(name, seed), config))
         self.nodes[name] = node
         return node
 
@@ -124,7 +132,9 @@ class Cluster:
         for read in ready.reads:
             node.confirmed[read.read_id] = read.index
             if read.index < node.floors[read.read_id]:
-                raise Violated(f"{node.name} answers a read at {read.index}, and {node.floors[read.read_id]} was committed")
+                raise Violated(
+                    f"{node.name} answers a read at {read.index}, and {node.floors[read.read_id]} was committed"
+                )
         node.refused.extend(ready.refused_reads)
         node.queue.append(ready)
         if not node.slow_disk:
@@ -196,9 +206,7 @@ class Cluster:
         node.up, node.slow_disk = True, False
         node.seed += 1
         node.confirmed, node.refused, node.floors = {}, [], {}
-        node.raft = Raft(
-            name, node.storage, random.Random(node.seed), node.config, applied=node.store_index
-        )
+        node.raft = Raft(name, node.storage, self.source(name, node.seed), node.config, applied=node.store_index)
 
     # --- Many steps ---------------------------------------------------------------------------------------------------
 
@@ -256,7 +264,9 @@ class Cluster:
 
     def leader(self) -> str:
         """The leader of the highest term."""
-        found = [(node.raft.term, name) for name, node in self.nodes.items() if node.up and node.raft.role is Role.LEADER]
+        found = [
+            (node.raft.term, name) for name, node in self.nodes.items() if node.up and node.raft.role is Role.LEADER
+        ]
         if not found:
             raise Violated("there is no leader")
         return max(found)[1]

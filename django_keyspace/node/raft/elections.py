@@ -26,13 +26,25 @@ def may_campaign(state: State) -> bool:
 def tick(state: State) -> None:
     """A follower or candidate waited for another tick."""
     state.elapsed_ticks += 1
-    alone = state.membership.voters == (state.node,) and state.role is Role.FOLLOWER
-    if not alone and state.elapsed_ticks < state.timeout_ticks:
+    if not needs_no_timeout(state) and state.elapsed_ticks < state.timeout_ticks:
         return
     if may_campaign(state):
         campaign(state, forced=False)
     elif state.role is not Role.FOLLOWER:
         state.become_follower(state.term, None)
+
+
+def needs_no_timeout(state: State) -> bool:
+    """Whether this node may stand at once: it is the only voter, for good.
+
+    As long as the membership that says so is not known to be committed, the leader that made it may lead, and answer
+    reads by a lease. When it is, that leader has left.
+    """
+    return (
+        state.role is Role.FOLLOWER
+        and state.membership.voters == (state.node,)
+        and state.history.latest_index <= state.log.commit
+    )
 
 
 def campaign(state: State, forced: bool) -> None:
@@ -41,7 +53,7 @@ def campaign(state: State, forced: bool) -> None:
     Arguments:
         forced: the leader asked for this election, so nobody is disturbed by it and there is no pre-vote.
     """
-    if state.config.pre_vote and not forced:
+    if asks_first(state, forced):
         state.change_role(Role.PRE_CANDIDATE, None)
         state.attempt = state.random.getrandbits(_ATTEMPT_BITS)
         for voter in others(state):
@@ -59,6 +71,11 @@ def campaign(state: State, forced: bool) -> None:
         count_pre_vote(state, state.node, True)
     else:
         stand(state, forced)
+
+
+def asks_first(state: State, forced: bool) -> bool:
+    """Whether a pre-vote comes before the vote."""
+    return state.config.pre_vote and not forced
 
 
 def others(state: State) -> list[str]:
@@ -118,8 +135,13 @@ def on_timeout_now(state: State, message: TimeoutNow) -> None:
 
 def on_pre_vote_response(state: State, message: PreVoteResponse) -> None:
     """Count an answer, if it is one to the present attempt (rule 3)."""
-    if state.role is Role.PRE_CANDIDATE and message.attempt == state.attempt:
+    if state.role is Role.PRE_CANDIDATE and is_to_present_attempt(state, message):
         count_pre_vote(state, message.sender, message.granted)
+
+
+def is_to_present_attempt(state: State, message: PreVoteResponse) -> bool:
+    """Whether an answer is one to the question that is open, not to one of an earlier attempt in the same term."""
+    return message.attempt == state.attempt
 
 
 def count_pre_vote(state: State, voter: str, granted: bool) -> None:

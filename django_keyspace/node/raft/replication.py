@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from .errors import BadMessage, require
-from .messages import AppendRequest, AppendResponse, Entry, Heartbeat, HeartbeatResponse, SnapshotRequest, TimeoutNow
+from .messages import (
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    Heartbeat,
+    HeartbeatResponse,
+    SnapshotMeta,
+    SnapshotRequest,
+    TimeoutNow,
+)
 from .progress import Flow, Progress
 from .quorum import reached_by_majority
 from .state import Role, State
@@ -182,8 +191,9 @@ def on_append_request(state: State, message: AppendRequest) -> None:
 
 
 def fits(state: State, message: AppendRequest) -> bool:
-    """Whether the entries join this log without a gap. Committed places fit by definition, compacted ones too."""
-    return message.prev_index <= state.log.commit or state.log.matches(message.prev_index, message.prev_term)
+    """Whether the entries join this log without a gap. Compacted places fit: they are committed, and so equal everywhere."""
+    log = state.log
+    return message.prev_index < log.first_index - 1 or log.matches(message.prev_index, message.prev_term)
 
 
 def take_entries(state: State, message: AppendRequest) -> int:
@@ -193,7 +203,7 @@ def take_entries(state: State, message: AppendRequest) -> int:
         The last index that is proven to be as the leader has it: by this message, or because it is committed; not the
         log's last one (rule 13).
     """
-    entries = [entry for entry in message.entries if entry.index > state.log.commit]
+    entries = [entry for entry in message.entries if entry.index >= state.log.first_index]
     position = state.log.first_conflict(entries)
     if position is not None:
         new = entries[position:]
@@ -223,11 +233,16 @@ def on_heartbeat(state: State, message: Heartbeat) -> None:
         state.send(HeartbeatResponse(message.sender, state.node, state.term, message.round, state.log_time_ms))
 
 
+def is_old(state: State, snapshot: SnapshotMeta) -> bool:
+    """Whether a snapshot has nothing that is not committed here already."""
+    return snapshot.index <= state.log.commit
+
+
 def on_snapshot_request(state: State, message: SnapshotRequest) -> None:
     """A whole snapshot has arrived and lies aside: begin anew from it, unless the log has all that already (rule 36)."""
     follow(state, message.sender)
     snapshot = message.snapshot
-    if snapshot.index <= state.log.commit:
+    if is_old(state, snapshot):
         answer(state, message.sender, state.log.commit)
         return
     if state.log.matches(snapshot.index, snapshot.term):
