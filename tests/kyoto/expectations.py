@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from django_keyspace.exceptions import CannotSerialize, InvalidArgument, InvalidKey, MissingKey, NotANumber
+from django_keyspace.exceptions import CannotSerialize, InvalidArgument, InvalidKey, MissingKey, NotANumber, WrongType
 from django_keyspace.exceptions import NumberOverflow as Overflow
-from django_keyspace.exceptions import WrongType
 from django_keyspace.kyoto import KT_JSON, KT_MSGPACK, KT_NONE, KT_PICKLE, ProtocolError
 
 NEVER = 2**40 - 1
@@ -375,7 +374,7 @@ LISTING = rows(
     ("db.match_similar('aa', 0)", ["aa"], KEYS),
     ("db.match_similar('aa', 2)", ["aa", "a", "ab", "ba", "b", "c"], KEYS),
     ("db.match_similar('aa', 2, 2)", ["aa", "a"], KEYS),
-    ("db.match_similar('é', 1)", ["e", "é"][1:] + ["e"], "db.set_bulk({'e': '', 'é': ''})"),
+    ("db.match_similar('é', 1)", ["é", "e"], "db.set_bulk({'e': '', 'é': ''})"),
     ("db.match_similar('zzzz')", [], KEYS),
     ("db.match_similar('a', db=1)", [], KEYS),
     ("db.keys()", ["a", "aa", "ab", "b", "ba", "c"], KEYS),

@@ -41,8 +41,8 @@ class Client(Steppable):
         decode_keys: whether keys are answered as text; otherwise as bytes.
         timeout: seconds per call; None for 5.
         default_db: the database of calls that do not name one.
-        secret: what KT_PICKLE signs with; None for Django's SECRET_KEY.
-        options: how a folder's store is opened.
+        pickle_secret: what KT_PICKLE signs with; None for Django's SECRET_KEY.
+        options: how a folder's store is opened; a node's ``secret`` and ``tls``.
     Raises:
         ImproperlyConfigured: something of this makes no sense.
     """
@@ -55,14 +55,14 @@ class Client(Steppable):
         decode_keys: bool,
         timeout: Any,
         default_db: int,
-        secret: Secret,
+        pickle_secret: Secret,
         options: dict[str, Any],
     ) -> None:
         self._place = find_place(host, port, timeout, options)
         self._engine = self._place.engine
         self._read, self._write = self._engine.read, self._engine.write
         self._databases = self._place.databases
-        self._serializer = make_serializer(serializer, self._place.value_bytes_max, secret)
+        self._serializer = make_serializer(serializer, self._place.value_bytes_max, pickle_secret)
         self._encode, self._decode = self._serializer.encode, self._serializer.decode
         self._decode_keys = bool(decode_keys)
         self._default_db = check_database(default_db, self._databases)

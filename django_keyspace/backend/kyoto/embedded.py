@@ -159,7 +159,9 @@ class _Server(Generic[_Client]):
         self._monitor: _Monitor | None = None
         self._client: _Client | None = None
         self._temporary: str | None = None
-        make_serializer(serializer, VALUE_BYTES_MAX_DEFAULT, client_options.get("secret"))  # if it is wrong, say so now
+        make_serializer(
+            serializer, VALUE_BYTES_MAX_DEFAULT, client_options.get("pickle_secret")
+        )  # if it is wrong, say so now
 
     def _default_flags(self, flags: list[str]) -> list[str]:
         given = {flag.partition("=")[0] for flag in flags}
@@ -310,7 +312,7 @@ class EmbeddedServer(_Server[KyotoTycoon]):
         server_args: flags of the node; of the ancestor's flags, ``-scr FILE`` is taken and those about processes and logs
             are left out.
         serializer: of the client.
-        secret: of the client, for ``KT_PICKLE``.
+        pickle_secret: of the client, for ``KT_PICKLE``.
         quiet: nothing: the node says what it has to say to the log of this process.
         **client_options: further arguments of the client.
     Raises:
@@ -329,10 +331,12 @@ class EmbeddedServer(_Server[KyotoTycoon]):
         serializer: str = KT_BINARY,
         quiet: bool = False,
         *,
-        secret: Secret = None,
+        pickle_secret: Secret = None,
         **client_options: Any,
     ) -> None:
-        super().__init__(server, host, port, database, server_args, serializer, {"secret": secret, **client_options})
+        super().__init__(
+            server, host, port, database, server_args, serializer, {"pickle_secret": pickle_secret, **client_options}
+        )
 
 
 class EmbeddedTokyoTyrantServer(_Server[TokyoTyrant]):
@@ -350,10 +354,12 @@ class EmbeddedTokyoTyrantServer(_Server[TokyoTyrant]):
         serializer: str = KT_BINARY,
         quiet: bool = False,
         *,
-        secret: Secret = None,
+        pickle_secret: Secret = None,
         **client_options: Any,
     ) -> None:
-        super().__init__(server, host, port, database, server_args, serializer, {"secret": secret, **client_options})
+        super().__init__(
+            server, host, port, database, server_args, serializer, {"pickle_secret": pickle_secret, **client_options}
+        )
 
 
 def stop_all() -> None:

@@ -335,7 +335,7 @@ def _keys_of(secret: Secret) -> Callable[[], tuple[bytes, ...]]:
         secrets = [secret] if isinstance(secret, str | bytes) else list(secret)
         if not secrets or not all(isinstance(one, str | bytes) and one for one in secrets):
             raise ImproperlyConfigured(
-                "secret must be text or bytes, not empty, or a list of them: the first one signs."
+                "pickle_secret must be text or bytes, not empty, or a list of them: the first one signs."
             )
         keys = keys_of_secrets(secrets)
         return lambda: keys
@@ -344,8 +344,8 @@ def _keys_of(secret: Secret) -> Callable[[], tuple[bytes, ...]]:
     except DjangoImproperlyConfigured as error:
         raise ImproperlyConfigured(
             "KT_PICKLE signs what it stores and loads nothing that is not signed, and there is no key: Django has no "
-            "settings with a SECRET_KEY here. Give secret='...' (long, random, the same for all clients of this data), or use "
-            "KT_JSON or KT_MSGPACK, which need none."
+            "settings with a SECRET_KEY here. Give pickle_secret='...' (long, random, the same for all clients of this data), "
+            "or use KT_JSON or KT_MSGPACK, which need none."
         ) from error
     return signing_keys
 

@@ -43,9 +43,9 @@ class KyotoTycoon(Client):
         decode_keys: whether keys are answered as text; otherwise as bytes.
         timeout: how long a call may take in all, in seconds; None for 5.
         default_db: the database of calls that do not name one.
-        secret: what ``KT_PICKLE`` signs with: text or bytes, or a list of them of which the first signs and all are
+        pickle_secret: what ``KT_PICKLE`` signs with: text or bytes, or a list of them of which the first signs and all are
             accepted. None for Django's SECRET_KEY and SECRET_KEY_FALLBACKS.
-        **options: of a folder's store, such as ``durability="commit"``.
+        **options: of a folder's store, such as ``durability="commit"``; of a node's client, ``secret`` and ``tls``.
     Raises:
         ImproperlyConfigured: something of this makes no sense.
 
@@ -62,10 +62,10 @@ class KyotoTycoon(Client):
         timeout: float | None = None,
         default_db: int = 0,
         *,
-        secret: Secret = None,
+        pickle_secret: Secret = None,
         **options: Any,
     ) -> None:
-        super().__init__(host, port, serializer, decode_keys, timeout, default_db, secret, options)
+        super().__init__(host, port, serializer, decode_keys, timeout, default_db, pickle_secret, options)
         self.lua = Lua(self)
 
     def set_database(self, db: int) -> KyotoTycoon:

@@ -37,10 +37,10 @@ class TokyoTyrant(Client):
         timeout: float | None = None,
         default_db: int = 0,
         *,
-        secret: Secret = None,
+        pickle_secret: Secret = None,
         **options: Any,
     ) -> None:
-        super().__init__(host, port, serializer, decode_keys, timeout, default_db, secret, options)
+        super().__init__(host, port, serializer, decode_keys, timeout, default_db, pickle_secret, options)
         self._error: tuple[int, str] | None = None
 
     @property
