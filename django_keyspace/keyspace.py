@@ -51,9 +51,9 @@ class Client(Conversation):
         database: number of the database.
         decode: keys and values come back as ``str``; False: as ``bytes``. Both may be given, always.
         raise_errors: raise an error of ``django_keyspace.exceptions`` where the ancestor's methods return None.
-        **options: how the folder's store is opened: ``durability`` (``"commit"`` here, unless said otherwise),
-            ``max_bytes``, ``map_bytes``, ``databases``, ``value_bytes_max``. The last two also for nodes: what to
-            check arguments against before they are sent.
+        **options: how the folder's store is opened: ``durability``, ``max_bytes``, ``map_bytes``, ``databases``,
+            ``value_bytes_max``. Without any, it is as something else in this process has opened it, and otherwise with
+            ``durability="commit"``. The last two also for nodes: what to check arguments against before they are sent.
     Raises:
         ConfigurationError: an argument is not right.
 

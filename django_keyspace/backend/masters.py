@@ -14,11 +14,13 @@ from django_keyspace.backend.embedded import EmbeddedEngine, Engine
 from django_keyspace.backend.routing import time_is_over
 from django_keyspace.backend.transport import check_timeout_ms, meet_node, remote_engine
 from django_keyspace.exceptions import ConfigurationError, NoLeader, TransportError
-from django_keyspace.store import StoreOptions, open_store
+from django_keyspace.store import Store, StoreOptions, open_store
 from django_keyspace.wire import NodeHello
 
 GLOBAL_TIMEOUT_MS_DEFAULT: Final = 120_000
 MASTER_TIMEOUT_MS_DEFAULT: Final = 21_000
+OPTIONS: Final = frozenset({"durability", "max_bytes", "map_bytes", "databases", "value_bytes_max"})
+_OF_NODES: Final = frozenset({"databases", "value_bytes_max"})
 _MEETING_MS_MAX: Final = 2_000
 """How long one address of several may take before the next is asked."""
 _PAUSE_S: Final = 0.1
@@ -47,20 +49,21 @@ class Master:
         self._folder: str | None = None
         self._endpoints: tuple[Endpoint, ...] = ()
         self._chosen: int | None = None
+        if unknown := set(options) - OPTIONS:
+            raise ConfigurationError(
+                f"There is no option {sorted(unknown)[0]!r}. Known are: {', '.join(sorted(OPTIONS))}."
+            )
         if isinstance(nodes, str | os.PathLike):
             self._folder = _folder(os.fspath(nodes))
-            self._options = StoreOptions(**{"durability": "commit", **options})
-            self.limits = self._options.limits
-            open_store(self._folder, self._options)  # opens nothing yet, but tells whether it could
+            self.limits = self._store(options).options.limits
         else:
             self._endpoints = _endpoints(nodes)
-            known = {"databases", "value_bytes_max"}
-            if set(options) - known:
+            if foreign := set(options) - _OF_NODES:
                 raise ConfigurationError(
-                    f"Options {sorted(set(options) - known)} belong to a store, and the store is a node's: start the node "
-                    "with them."
+                    f"Options {sorted(foreign)} belong to a store, and the store is a node's: start the node with them."
                 )
             self.limits = StoreOptions(**options).limits
+        self._options = options
 
     def execute(self, name: str, *arguments: Any) -> Any:
         """Do an operation. Raises KeyspaceError only."""
@@ -95,9 +98,19 @@ class Master:
     def __len__(self) -> int:
         return max(len(self._endpoints), 1)
 
+    def _store(self, options: dict[str, Any]) -> Store:
+        """The folder's store, which this opens no file of. Without options it may be as somebody else has opened it."""
+        folder = self._folder or ""
+        try:
+            return open_store(folder, StoreOptions(**{"durability": "commit", **options}))
+        except ConfigurationError:
+            if options:
+                raise
+            return open_store(folder)
+
     def _make_engine(self) -> Engine:
         if self._folder is not None:
-            return EmbeddedEngine(open_store(self._folder, self._options), self.global_timeout_ms)
+            return EmbeddedEngine(self._store(self._options), self.global_timeout_ms)
         endpoints = self._endpoints
         if len(endpoints) > 1:
             if self._chosen is None:

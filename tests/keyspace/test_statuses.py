@@ -19,6 +19,7 @@ from django_keyspace.exceptions import (
     NoSpace,
 )
 from django_keyspace.keyspace import Client, str_status
+from django_keyspace.store import open_store
 from django_keyspace.testing import RunningNode, running_node
 from tests.keyspace.conftest import Proxy
 from tests.keyspace.expectations import rows
@@ -257,11 +258,10 @@ def test_a_frozen_node(shared_node: RunningNode) -> None:
 
 
 def test_the_writer_lock_is_not_to_be_had(store_folder: Path) -> None:
-    from django_keyspace.store import open_store
 
     client = with_timeouts(store_folder, global_ms=100, master_ms=60_000)
     assert client.set("k", "v") == 0
-    lock = open_store(store_folder, client._master._options)._lock
+    lock = open_store(store_folder)._lock
     assert lock is not None
     held, release = threading.Event(), threading.Event()
 
