@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django_keyspace.backend.kyoto.errors import ScriptError, in_kt_words
 from django_keyspace.backend.kyoto.serializers import KT_JSON, KT_MSGPACK, KT_PICKLE, Serializer
-from django_keyspace.exceptions import CannotSerialize, InvalidArgument, KeyspaceError, ScriptFailed
+from django_keyspace.exceptions import CannotSerialize, InvalidArgument, KeyspaceError, WrongType
 
 if TYPE_CHECKING:
     from django_keyspace.backend.kyoto.client import Client
@@ -80,10 +80,11 @@ def plain(answer: Any) -> bytes:
         return b"%.14g" % answer
     if isinstance(answer, int):
         return b"%d" % answer
-    raise in_kt_words(
-        ScriptFailed(f"The function returned a {type(answer).__name__} where there has to be text or a number."),
-        ScriptError,
-    )
+    raise _not_an_answer(f"has a {type(answer).__name__} where there has to be text or a number")
+
+
+def _not_an_answer(what: str) -> WrongType:
+    return WrongType(f"What the function returned {what}. What it has written stays written.")
 
 
 def _called(client: Client, database: int, name: str, arguments: Any, library: str) -> Any:
@@ -106,10 +107,10 @@ def run_kyoto(client: KyotoTycoon, name: str, data: dict[str, Any], encode_value
         if isinstance(answer, list):  # a table with the keys 1 to n
             answer = {b"%d" % number: item for number, item in enumerate(answer, 1)}
         if not isinstance(answer, dict | None):
-            raise ScriptFailed(f"The function {name} returned a {type(answer).__name__}, and not a table.")
+            raise _not_an_answer(f"is a {type(answer).__name__}, and not a table")
+        results = {key.decode(errors="surrogateescape"): plain(value) for key, value in _named(answer).items()}
     except KeyspaceError as error:
         raise in_kt_words(error) from error.__cause__
-    results = {key.decode(errors="surrogateescape"): plain(value) for key, value in _named(answer).items()}
     if not encode_values:
         return dict(results)
     load = bytes.decode if serializer.name == KT_PICKLE else serializer.loaded
@@ -125,7 +126,15 @@ def run_tokyo(client: Client, database: int, name: str, key: Any, value: bytes) 
     try:
         answer = _called(client, database, name, [key, value], "tokyo")
         if answer is None:
-            raise ScriptFailed(f"The function {name} returned nothing.")
+            raise _not_an_answer("is nothing")
+        return plain(answer)
     except KeyspaceError as error:
         raise in_kt_words(error, ScriptError) from error.__cause__
-    return plain(answer)
+
+
+def as_integer(answer: bytes) -> int | None:
+    """The integer in a script's answer; None if it is empty. Raises :class:`ScriptError`."""
+    try:
+        return int(answer) if answer else None
+    except ValueError:
+        raise in_kt_words(_not_an_answer(f"is {answer!r:.40}, and not an integer"), ScriptError) from None

@@ -9,7 +9,7 @@ from django_keyspace.backend.kyoto import figures, misc
 from django_keyspace.backend.kyoto.arguments import check_positive, encode_key, encode_prefix, integer, real
 from django_keyspace.backend.kyoto.client import Client
 from django_keyspace.backend.kyoto.places import HOST_DEFAULT, PORT_DEFAULT
-from django_keyspace.backend.kyoto.scripts import plain_argument, run_tokyo
+from django_keyspace.backend.kyoto.scripts import as_integer, plain_argument, run_tokyo
 from django_keyspace.backend.kyoto.serializers import KT_BINARY, Secret, stored_form
 from django_keyspace.exceptions import InvalidArgument, KeyspaceError, NotANumber, NumberOverflow
 
@@ -315,7 +315,7 @@ class TokyoTyrant(Client):
             pairs = (line.partition(b"\t") for line in answer.split(b"\n") if line)
             return {self._user_key(word): self._part(rest, decode_value) for word, _, rest in pairs}
         if as_int:
-            return integer("what the function returned", answer.decode(errors="replace")) if answer else None
+            return as_integer(answer)
         if answer in (b"true", b"false"):
             return answer == b"true"
         return self._part(answer, decode_value)
