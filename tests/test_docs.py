@@ -41,7 +41,7 @@ from django_keyspace.store.options import StoreOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXECUTED = ["README.md", "docs/cache.md", "docs/settings.md", "docs/durability.md"]
+EXECUTED = ["README.md", "docs/cache.md", "docs/scripts.md", "docs/settings.md", "docs/durability.md"]
 
 # --- Reading pages ----------------------------------------------------------------------------------------------------
 
@@ -437,7 +437,7 @@ def test_operations_are_documented() -> None:
     in_code = {
         operation.name: (
             [name for name, _ in operation.parameters],
-            "write" if operation.writes else "read",
+            operation.kind,
             "yes" if operation.grows else "no",
             operation.record_deadline,
             operation.overlay,

@@ -65,8 +65,14 @@ GOOD: dict[str, list[Any]] = {
     "frequency": [0, 10],
     "records": [0, 10],
     "calls": [[], [("get", 0, KEY)], [["get", 0, KEY]]],
-    "conditions": [[], [(0, ("absent", KEY))], [[3, ["present", KEY]]]],
+    "conditions": [[], [(0, ("absent", KEY))], [[3, ["present", KEY]]], [(0, ("range", b"", b"z", b"d" * 16))]],
     "addresses": [[], [(0, KEY)]],
+    "sources": [[], [("a.lua", "x = 1")], [["a.lua", ""]]],
+    "library": ["kyoto", "tokyo"],
+    "function": ["", "f"],
+    "arguments": [b"M\0\0\0\0", b"A\0\0\0\0"],
+    "tag": [0, 255],
+    "time_ms": [0, 60_000],
 }  # fmt: skip
 
 BAD: dict[str, list[Any]] = {
@@ -101,8 +107,17 @@ BAD: dict[str, list[Any]] = {
     "frequency": [-1, None],
     "records": [-1, None],
     "calls": [None, ["get"], [("get",)], [("nope", 0)], [5]],
-    "conditions": [None, [()], [(4, ("absent", KEY))], [(0, ("absent", b""))], [("absent", KEY)]],
+    "conditions": [None, [()], [(4, ("absent", KEY))], [(0, ("absent", b""))], [("absent", KEY)],
+                   [(0, ("range", KEY, KEY))], [(0, ("range", "a", KEY, b"d" * 16))], [(0, ("range", KEY, KEY, b"short"))]],
     "addresses": [None, [KEY], [(0, b"")], [(9, KEY)], [(0,)]],
+    "sources": [
+        None, "x", ["x"], [("a",)], [("", "x")], [("a\n", "x")], [("a" * 101, "x")], [("a", b"x")], [("a", "x" * 1_000_001)],
+    ],
+    "library": ["", "redis", None, b"kyoto"],
+    "function": [None, b"f", "f" * 201],
+    "arguments": [None, {}, b"", b"X", b"A" * (8 * 1024 * 1024 + 1)],
+    "tag": [-1, 256, None],
+    "time_ms": [-1, 60_001, 1.5, None],
 }  # fmt: skip
 
 
@@ -142,6 +157,14 @@ def test_only_what_keeps_a_deadline_can_be_told_to_set_it(name: str) -> None:
     for expire in bad if name in KEEPING else [*bad, *good]:
         with pytest.raises(InvalidArgument):
             check_call((name, *arguments(name, expire=expire)), LIMITS)
+
+
+def test_a_script_is_no_part_of_a_batch() -> None:
+    call = ("script", *arguments("script"))
+    check_call(call, LIMITS)
+    for block in (("batch", [call]), ("atomic", [], [call])):
+        with pytest.raises(InvalidArgument, match="batch"):
+            check_call(block, LIMITS)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -162,7 +162,7 @@ DOORS = (
         only=ours("arguments", "operations", "exceptions", "status"),
     ),
     Door(("wire.py",), only=("msgpack", *ours("operations", "exceptions", "status"))),
-    Door(("store/",), only=("lmdb", "re2", "rapidfuzz", *ours("operations", "exceptions", "store"))),
+    Door(("store/",), only=("lmdb", "lupa", "re2", "rapidfuzz", *ours("operations", "exceptions", "store"))),
     Door(("node/",), never=("django", *ours("backend"), *FACES)),
     Door(("node/raft/",), only=ours("node.raft")),
     Door(("backend/",), never=ours("node", "management", "dashboard")),

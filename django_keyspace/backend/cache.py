@@ -20,6 +20,7 @@ from django_keyspace.backend.extras import ExtraMethods
 from django_keyspace.backend.flight import FlightMethods
 from django_keyspace.backend.keys import KeyMethods
 from django_keyspace.backend.runtime import get_runtime
+from django_keyspace.backend.scripts import ScriptMethods
 from django_keyspace.backend.search import SearchMethods
 from django_keyspace.backend.twins import Steps, twins
 from django_keyspace.exceptions import InvalidArgument, KeyspaceError, MissingKey, error_from_code
@@ -29,7 +30,9 @@ from django_keyspace.status import Status, status_of_error
 _SUCCESS, _FAILED = Status.SUCCESS, Status.FAILED
 
 
-class KeyspaceCache(ExtraMethods, SearchMethods, DirtyMethods, BulkMethods, FlightMethods, KeyMethods, BaseCache):
+class KeyspaceCache(
+    ExtraMethods, SearchMethods, ScriptMethods, DirtyMethods, BulkMethods, FlightMethods, KeyMethods, BaseCache
+):
     """A Django cache backend.
 
     Arguments:

@@ -36,12 +36,21 @@ local function put_table(value, out, depth)
     end
   else
     out[#out + 1] = pack("<c1I4", "M", count)
-    for key, item in next, value do
-      if type(key) == "boolean" or type(key) == "table" then
-        error("a key of a table that is handed over must be a string or a number, not a " .. type(key), 0)
+    local keys, are_strings = {}, true
+    for key in next, value do
+      local kind = type(key)
+      if kind ~= "string" and kind ~= "number" then
+        error("a key of a table that is handed over must be a string or a number, not a " .. kind, 0)
       end
-      put(key, out, depth + 1)
-      put(item, out, depth + 1)
+      keys[#keys + 1] = key
+      are_strings = are_strings and kind == "string"
+    end
+    if are_strings then
+      sort(keys)  -- Lua's own order differs from run to run
+    end
+    for position = 1, count do
+      put(keys[position], out, depth + 1)
+      put(rawget(value, keys[position]), out, depth + 1)
     end
   end
 end
