@@ -41,6 +41,7 @@ OPTIONS: Final[dict[str, str]] = {
     "on_error": "'raise' (default), or 'miss': an unreachable store reads as empty.",
     "secret": "what a node's clients must know; default: KEYSPACE_SECRET or KEYSPACE_SECRET_FILE of the environment. Nodes only.",
     "tls": "a mapping with ca, cert, key (files, PEM) and verify_hostname, for keyspaces:// locations.",
+    "scan_warning_keys": "a models' query that scans more objects than this warns, default 10,000; 0 never warns.",
     "reverse_key_function": "callable or dotted path: the user's key from a full key; for listings with a KEY_FUNCTION.",
     "MAX_ENTRIES": "records in the database from which old ones are culled; without it only max_bytes counts.",
     "CULL_FREQUENCY": "one in so many records is culled, default 3; 0 culls all.",
@@ -71,6 +72,7 @@ class Config:
     compress_level: int = 1
     evictable: bool = True
     on_error: str = "raise"
+    scan_warning_keys: int = 10_000
     secret: bytes | None = field(default=None, repr=False)
     tls: Tls | None = None
     reverse_key_function: Any = None
@@ -96,6 +98,7 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "compress_min_bytes": (0, 2**31),
     "compress_level": (1, 9),
     "database": (0, 1023),
+    "scan_warning_keys": (0, 2**62),
     "MAX_ENTRIES": (1, 2**62),
     "CULL_FREQUENCY": (0, 2**62),
 }
@@ -163,6 +166,7 @@ _PLAIN_OPTIONS: Final = (
     "compress_level",
     "evictable",
     "on_error",
+    "scan_warning_keys",
 )
 
 
