@@ -73,6 +73,7 @@ class RunningNode:
         if self._process is not None and self._process.poll() is None:
             return
         command = [sys.executable, "-m", "django_keyspace.node", "--id", self.node_id, "--data", str(self.data)]
+        command += ["--attended"]  # however this process ends, the node does not outlive it
         command += ["--listen", self.address or self._listen, *self._flags]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(SECRET_VARIABLE)}
         if self.options:
@@ -81,7 +82,7 @@ class RunningNode:
         root = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment
         )
         self.pid = self._process.pid
         try:
@@ -136,8 +137,9 @@ class RunningNode:
         if self._process is None:
             return 0
         code = self._process.wait(timeout_s)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
         return code
 
     def kill(self) -> None:

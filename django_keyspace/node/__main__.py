@@ -37,11 +37,12 @@ EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 2
 
 
-def run(config: NodeConfig) -> None:
+def run(config: NodeConfig, *, attended: bool = False) -> None:
     """Serve until SIGTERM or SIGINT, then end in good order.
 
     Arguments:
         config: what the node was told.
+        attended: whether to end when standard input is closed, too.
     Raises:
         KeyspaceError: the node could not start.
     """
@@ -52,7 +53,7 @@ def run(config: NodeConfig) -> None:
             # Opens it: whatever is wrong with it shows before a client comes.
             store.read("status")
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(_serve(config, folder, store))
+                runner.run(_serve(config, folder, store, attended))
         finally:
             store.shutdown()
     finally:
@@ -70,7 +71,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _serve(config: NodeConfig, folder: DataFolder, store: Store) -> None:
+async def _serve(config: NodeConfig, folder: DataFolder, store: Store, attended: bool) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     metrics = Metrics()
@@ -78,6 +79,8 @@ async def _serve(config: NodeConfig, folder: DataFolder, store: Store) -> None:
     scripts = ScriptService(store, log, loop, load_sources(store, config.scripts))
     server = Server(config, store, log, store.limits, metrics, scripts)
     _on_signals(loop, stopping, server)
+    if attended:
+        _end_with_parent(loop, stopping)
     address = await server.listen()
     unix = await server.listen_unix(folder.socket_path)
     http = HttpServer(config, pages_of(server, store, log)) if config.http is not None else None
@@ -104,6 +107,24 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, server
             loop.add_signal_handler(number, stopping.set)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping.set))
+
+
+def _end_with_parent(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    """End when standard input is closed: whoever has started this process and held the other end is gone."""
+
+    def look() -> None:
+        try:
+            if os.read(0, 4096):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # as good as closed
+        loop.remove_reader(0)
+        stopping.set()
+
+    os.set_blocking(0, False)
+    loop.add_reader(0, look)
 
 
 def _print_block(config: NodeConfig, folder: DataFolder, address: str, unix: str | None, http: str | None) -> None:
@@ -141,12 +162,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m django_keyspace.node", description="Serve a keyspace store to clients."
     )
     add_arguments(parser)
+    parser.add_argument(
+        "--attended", action="store_true", help="End when standard input is closed: for a child process."
+    )
     parser.add_argument("--version", action="version", version=f"django-keyspace {__version__}")
     options = parser.parse_args(arguments)
     try:
         config = config_from(vars(options))
         set_up_logging(config.log_format)
-        run(config)
+        run(config, attended=options.attended)
     except ConfigurationError as error:
         print(f"The node did not start. {error}", file=sys.stderr)
         return EXIT_CONFIGURATION

@@ -250,6 +250,19 @@ def test_it_stops_at_exit() -> None:
     assert not is_alive(int(pid)) and not os.path.exists(folder)
 
 
+def test_it_does_not_outlive_a_process_that_is_killed() -> None:
+    done = run_program("""
+        import os, signal
+        from django_keyspace.kyoto import EmbeddedServer
+        server = EmbeddedServer()
+        server.run()
+        print(server.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    await_(lambda: not is_alive(int(done.stdout)), "the end of the server")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_forked_child_leaves_it_alone() -> None:
     done = run_program("""
