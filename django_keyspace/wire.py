@@ -172,12 +172,17 @@ class FrameReader:
 
     Arguments:
         frame_bytes_max: limit of a frame's body in bytes. May be changed between two feeds.
+
+    Attributes:
+        one_by_one: answer no more than one frame at a time, and do not look at what follows it: for a handshake, whose frames
+            decide how large the next one may be. Feed nothing to get the next one.
     """
 
-    __slots__ = ("_pending", "_wanted_bytes", "frame_bytes_max")
+    __slots__ = ("_pending", "_wanted_bytes", "frame_bytes_max", "one_by_one")
 
     def __init__(self, frame_bytes_max: int) -> None:
         self.frame_bytes_max = frame_bytes_max
+        self.one_by_one = False
         self._pending = bytearray()
         self._wanted_bytes = HEADER_BYTES
         """Pending bytes at which there is something to do: a length can be read, or a frame is whole."""
@@ -224,6 +229,8 @@ class FrameReader:
                 return bodies
             bodies.append(data[begin + HEADER_BYTES : frame_end])
             begin = frame_end
+            if self.one_by_one:
+                break
         self._wanted_bytes = HEADER_BYTES
         if begin < end:
             pending += data[begin:]

@@ -86,6 +86,7 @@ class ClientConnection(asyncio.Protocol):
         self._requests = service.metrics.requests
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(HELLO_BYTES_MAX)
+        self._reader.one_by_one = True
         self._decode = Decoder().decode
         self._encode = Encoder(service.hello.frame_bytes_max).encode
         self._backlog: deque[bytes] = deque()
@@ -133,6 +134,10 @@ class ClientConnection(asyncio.Protocol):
         if self._leaving:
             return
         try:
+            while not self._greeted:
+                if not self._shake_hands(data):
+                    return
+                data = b""
             bodies = self._reader.feed(data)
         except ProtocolError as error:
             self._serve_backlog()
@@ -213,12 +218,6 @@ class ClientConnection(asyncio.Protocol):
     def _serve(self, body: bytes) -> None:
         """Serve one frame. Raises KeyspaceError if the connection cannot go on."""
         message = self._decode(body)
-        if not self._greeted:
-            if self._expected_proof is None:
-                self._greet(message)
-            else:
-                self._check_proof(message)
-            return
         if type(message) is not tuple or len(message) < 2:
             raise ProtocolError("A request is [id, operation, arguments...].")
         request_id = message[0]
@@ -321,6 +320,23 @@ class ClientConnection(asyncio.Protocol):
 
     # Coming and going
 
+    def _shake_hands(self, data: bytes) -> bool:
+        """Take one frame of the handshake. False if there is none yet, or the connection is over."""
+        bodies = self._reader.feed(data)
+        if not bodies:
+            return False
+        try:
+            message = self._decode(bodies[0])
+            if self._expected_proof is None:
+                self._greet(message)
+            else:
+                self._check_proof(message)
+        except KeyspaceError as error:
+            self.leave(error)
+            return False
+        self.flush()
+        return True
+
     def _greet(self, message: Any) -> None:
         service = self._service
         hello = ClientHello.parse(message)
@@ -366,6 +382,7 @@ class ClientConnection(asyncio.Protocol):
         """From now on the client may send requests, and frames of their size."""
         self._greeted = True
         self._cancel_timer()
+        self._reader.one_by_one = False
         self._reader.frame_bytes_max = self._service.hello.frame_bytes_max
 
     def _nobody_greeted(self) -> None:

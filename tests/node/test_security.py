@@ -124,6 +124,16 @@ def test_a_wrong_nonce_is_refused(guarded: RunningNode, nonce: bytes | None) -> 
     assert last_words(client)[:2] == (0, "authentication-failed")
 
 
+def test_a_large_request_may_come_right_behind_the_proof(guarded: RunningNode) -> None:
+    nonce = new_nonce()
+    client, hello = greeted(guarded, nonce)
+    fields = hello[2]
+    proof = client_proof(SECRET.encode(), nonce, fields["nonce"], fields["node"], None)
+    client.send((PROOF, proof), (1, "set", 0, b"large", (1, 0, b"x" * 2 * HELLO_BYTES_MAX), None, "always"))
+    assert client.receive() == (1, "ok", True)
+    client.close()
+
+
 def test_neither_an_overheard_proof_nor_the_nodes_own_is_good_again(guarded: RunningNode) -> None:
     nonce = new_nonce()
     first, hello = greeted(guarded, nonce)

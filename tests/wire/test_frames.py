@@ -153,6 +153,17 @@ def test_length_above_the_limit_is_refused_before_anything_is_kept() -> None:
     assert FrameReader(1000).feed((1000).to_bytes(4, "big") + b"x" * 1000) == [b"x" * 1000]
 
 
+def test_frames_of_a_handshake_come_one_by_one() -> None:
+    reader = FrameReader(10)
+    reader.one_by_one = True
+    stream = b"\0\0\0\x01a\0\0\0\x01b\0\0\0\xff" + b"c" * 255
+    assert reader.feed(stream) == [b"a"]
+    assert reader.feed(b"") == [b"b"]
+    reader.one_by_one, reader.frame_bytes_max = False, 255
+    assert reader.feed(b"") == [b"c" * 255]
+    assert reader.feed(b"") == []
+
+
 def test_empty_frame_is_refused() -> None:
     with pytest.raises(ProtocolError, match="empty"):
         FrameReader(1000).feed(bytes(4))
