@@ -103,7 +103,7 @@ TRIED = {"sweep", "status", "batch", "atomic"} | set(
 
 
 def test_every_operation_is_tried() -> None:
-    assert set(OPERATIONS) == TRIED
+    assert {name for name, operation in OPERATIONS.items() if not operation.runs} == TRIED
 
 
 def plain(name: str, result: Any) -> Any:
