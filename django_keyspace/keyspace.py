@@ -54,6 +54,7 @@ class Client(Conversation):
         **options: how the folder's store is opened: ``durability``, ``max_bytes``, ``map_bytes``, ``databases``,
             ``value_bytes_max``. Without any, it is as something else in this process has opened it, and otherwise with
             ``durability="commit"``. The last two also for nodes: what to check arguments against before they are sent.
+            For nodes also ``secret`` and ``tls``, as in an alias's OPTIONS.
     Raises:
         ConfigurationError: an argument is not right.
 

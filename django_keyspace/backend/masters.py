@@ -14,13 +14,14 @@ from django_keyspace.backend.embedded import EmbeddedEngine, Engine
 from django_keyspace.backend.routing import time_is_over
 from django_keyspace.backend.transport import check_timeout_ms, meet_node, remote_engine
 from django_keyspace.exceptions import ConfigurationError, NoLeader, TransportError
+from django_keyspace.security import Security, make_security
 from django_keyspace.store import Store, StoreOptions, open_store
 from django_keyspace.wire import NodeHello
 
 GLOBAL_TIMEOUT_MS_DEFAULT: Final = 120_000
 MASTER_TIMEOUT_MS_DEFAULT: Final = 21_000
-OPTIONS: Final = frozenset({"durability", "max_bytes", "map_bytes", "databases", "value_bytes_max"})
-_OF_NODES: Final = frozenset({"databases", "value_bytes_max"})
+_OF_FOLDERS: Final = frozenset({"durability", "max_bytes", "map_bytes", "databases", "value_bytes_max"})
+_OF_NODES: Final = frozenset({"databases", "value_bytes_max", "secret", "tls"})
 _MEETING_MS_MAX: Final = 2_000
 """How long one address of several may take before the next is asked."""
 _PAUSE_S: Final = 0.1
@@ -49,19 +50,21 @@ class Master:
         self._folder: str | None = None
         self._endpoints: tuple[Endpoint, ...] = ()
         self._chosen: int | None = None
-        if unknown := set(options) - OPTIONS:
+        self._security: Security | None = None
+        is_folder = isinstance(nodes, str | os.PathLike)
+        known = _OF_FOLDERS if is_folder else _OF_NODES
+        if unknown := set(options) - known:
             raise ConfigurationError(
-                f"There is no option {sorted(unknown)[0]!r}. Known are: {', '.join(sorted(OPTIONS))}."
+                f"There is no option {min(unknown)!r} for {'a folder' if is_folder else 'nodes'}. "
+                f"Known are: {', '.join(sorted(known))}."
             )
         if isinstance(nodes, str | os.PathLike):
             self._folder = _folder(os.fspath(nodes))
             self.limits = self._store(options).options.limits
         else:
             self._endpoints = _endpoints(nodes)
-            if foreign := set(options) - _OF_NODES:
-                raise ConfigurationError(
-                    f"Options {sorted(foreign)} belong to a store, and the store is a node's: start the node with them."
-                )
+            secret, tls = options.pop("secret", None), options.pop("tls", None)
+            self._security = make_security(uses_tls=tls is not None, secret=secret, tls=tls)
             self.limits = StoreOptions(**options).limits
         self._options = options
 
@@ -90,7 +93,8 @@ class Master:
         if self._folder is not None:
             return True
         try:
-            meet_node(self._endpoints[index], timeout_ms=min(self.global_timeout_ms, _MEETING_MS_MAX))
+            timeout_ms = min(self.global_timeout_ms, _MEETING_MS_MAX)
+            meet_node(self._endpoints[index], timeout_ms=timeout_ms, security=self._security)
         except TransportError:
             return False
         return True
@@ -121,7 +125,10 @@ class Master:
                 # Single nodes hold data of their own each: this client stays with the one that it has found.
                 endpoints = (endpoints[self._chosen],)
         return remote_engine(
-            _location(endpoints), timeout_ms=self.global_timeout_ms, leader_timeout_ms=self.master_timeout_ms
+            _location(endpoints),
+            timeout_ms=self.global_timeout_ms,
+            leader_timeout_ms=self.master_timeout_ms,
+            security=self._security,
         )
 
     def _meet(self) -> tuple[int, NodeHello]:
@@ -136,6 +143,7 @@ class Master:
                     return index, meet_node(
                         self._endpoints[index],
                         timeout_ms=left_ms if len(indexes) == 1 else min(left_ms, _MEETING_MS_MAX),
+                        security=self._security,
                     )
                 except TransportError as error:
                     last = error

@@ -332,3 +332,19 @@ def test_outages_are_raised_where_that_was_asked_for(
         client.submit()
     assert client.result is not None
     assert client.result.transport_status() == -102
+
+
+# --- A node that wants to be shown a secret
+
+
+@pytest.mark.node
+def test_a_node_with_a_secret(tmp_path: Path) -> None:
+    secret = "correct horse battery staple"
+    (tmp_path / "secret").write_text(secret)
+    (tmp_path / "secret").chmod(0o600)
+    with running_node(secret_file=tmp_path / "secret") as node:
+        client = Client([node.address], secret=secret)
+        assert [client.get_master(), client.get_state(), client.set("k", "v"), client.get("k")] == [0, 0, 0, "v"]
+        stranger = with_timeouts([node.address], global_ms=60_000, master_ms=200, secret="another secret of the site")
+        assert stranger.get("k") is None
+        assert statuses(stranger)[:2] != ("SUCCESS", "SUCCESS")
