@@ -13,9 +13,8 @@ from unittest import mock
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from django_keyspace.exceptions import KeyspaceError
 from django_keyspace.kyoto import KyotoTycoon, ProtocolError, Queue
 from django_keyspace.store import StoreOptions, clock, forget_store, open_store
 from django_keyspace.store import store as store_module
@@ -292,7 +291,7 @@ class QueueAgainstList(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.exit.close()
 
-    @rule(items=st.lists(st.sampled_from("abc"), max_size=4), alone=st.booleans())
+    @rule(items=st.lists(st.sampled_from("abc"), min_size=2, max_size=6), alone=st.booleans())
     def add(self, items: list[str], alone: bool) -> None:
         if alone:
             for item in items:
@@ -303,13 +302,8 @@ class QueueAgainstList(RuleBasedStateMachine):
             assert self.queue.extend(items) == len(items)
         self.items += items
 
-    @rule(n=st.integers(0, 4), method=st.sampled_from(["pop", "rpop", "peek", "rpeek"]))
+    @rule(n=st.integers(1, 4), method=st.sampled_from(["pop", "rpop", "peek", "rpeek"]))
     def take(self, n: int, method: str) -> None:
-        if n == 0:
-            with contextlib.suppress(KeyspaceError):
-                getattr(self.queue, method)(0)
-                raise AssertionError("nothing is no number of items")
-            return
         ordered = self.items[::-1] if method.startswith("r") else self.items
         wanted: Any = ordered[:n] if n > 1 else ordered[0] if ordered else None
         assert getattr(self.queue, method)(n) == wanted
@@ -326,10 +320,15 @@ class QueueAgainstList(RuleBasedStateMachine):
         assert getattr(self.queue, method)(item, n) == removed
         self.items = ordered[::-1] if method == "rremove" else ordered
 
+    @precondition(lambda self: len(self.items) > 9)
     @rule()
     def clear(self) -> None:
         assert self.queue.clear() == len(self.items)
         self.items, self.last = [], 0
+
+    @initialize(items=st.permutations("abcab"))
+    def begin(self, items: list[str]) -> None:
+        self.add(items, alone=True)
 
     @invariant()
     def same_items(self) -> None:
@@ -338,4 +337,4 @@ class QueueAgainstList(RuleBasedStateMachine):
 
 
 TestQueueAgainstList = QueueAgainstList.TestCase
-TestQueueAgainstList.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+TestQueueAgainstList.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
