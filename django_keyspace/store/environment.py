@@ -47,12 +47,16 @@ _INDEXES: Final = (b"deadlines", b"overlay")
 """LMDB's names of the databases that are not numbered."""
 
 
+META_RETIRED: Final = 4
+"""Flag of the meta record: another store has taken this one's place. Whoever has it open must leave it."""
+
+
 class Meta(NamedTuple):
     """The meta record.
 
     Attributes:
         format: version of the records' layout.
-        flags: bits of :data:`META_CLEAN` and :data:`META_OVERLAY`.
+        flags: bits of :data:`META_CLEAN`, :data:`META_OVERLAY` and :data:`META_RETIRED`.
         revision: number of the last write transaction.
         log_ms: the log clock at that transaction.
         boot_ms: the host's monotonic clock at that moment.

@@ -19,6 +19,7 @@ from typing import Any, Final
 import lmdb
 
 from django_keyspace.exceptions import StorageError, UnsafeFork
+from django_keyspace.store.copying import StoreCopy
 from django_keyspace.store.environment import Environment, file_identity
 from django_keyspace.store.errors import DAMAGE, explain
 from django_keyspace.store.folder import LOCK_FILE, Folder
@@ -59,10 +60,12 @@ class OpenableStore:
         self._begin: Any = None
         self._pid = 0  # the process that has it open; 0: none
         self._lock: WriterLock | None = None
+        self.copies: set[StoreCopy] = set()  # those under way
         self._floor_ms = 0  # the log clock as far as this process has seen it
 
     def _resize(self, map_bytes: int) -> None:
         """Change the size of the map; 0 adopts what another process has made it."""
+        self._cancel_copies()
         running = self.gate.shut(_QUIET_WAIT_S)
         try:
             if running:
@@ -211,6 +214,7 @@ class OpenableStore:
 
     def before_fork(self) -> dict[int, str]:
         """Hold transactions back until :meth:`after_fork_in_parent`. What still runs after the wait, by thread id."""
+        self._cancel_copies()
         return self.gate.shut(_QUIET_WAIT_S)
 
     def after_fork_in_parent(self) -> None:
@@ -242,7 +246,13 @@ class OpenableStore:
         if self._refusal is not None:
             raise UnsafeFork(self._refusal)
 
+    def _cancel_copies(self) -> None:
+        """A copy would hold up everybody for as long as it takes; whoever wanted it makes another one."""
+        for copy in list(self.copies):
+            copy.cancel()
+
     def _close(self, *, close_lock: bool = True) -> None:
+        self._cancel_copies()
         self.gate.shut(_QUIET_WAIT_S)
         try:
             environment, self._environment = self._environment, None

@@ -27,10 +27,12 @@ from django_keyspace.store import clock, deadlines, overlay
 from django_keyspace.store.admission import Admission, grows
 from django_keyspace.store.apply import apply
 from django_keyspace.store.context import WriteContext
+from django_keyspace.store.copying import StoreCopy
 from django_keyspace.store.environment import (
     META_CLEAN,
     META_KEY,
     META_OVERLAY,
+    META_RETIRED,
     Environment,
     pack_meta,
     unpack_meta,
@@ -378,24 +380,38 @@ class Store(OpenableStore):
 
     def mark_clean(self) -> None:
         """Sync, and say in the state file that nothing is unsynced."""
+        if self.options.durability != "commit":
+            self._set_flag(META_CLEAN, self.folder.mark_clean)
+
+    def retire(self) -> None:
+        """Say in the store, durably, that another one has taken its place. Those who read it beside this process look there."""
+        self._opened()
+        self._set_flag(META_RETIRED)
+
+    def _set_flag(self, flag: int, then: Callable[[], None] = lambda: None) -> None:
+        """Set a flag of the meta record, sync, and do one thing more before the next write."""
         lock = self._lock
-        if lock is None or self.options.durability == "commit":
+        if lock is None:
             return
         try:
             lock.acquire(self.options.lock_wait_ms / 1000)
         except LockClosed:
             return
         try:
-            with self._inside("mark clean") as environment:
+            with self._inside("set a flag") as environment:
                 if environment is None:
                     return
                 with environment.begin(write=True) as txn:
                     meta = environment.read_meta(txn)
-                    environment.write_meta(txn, meta._replace(flags=meta.flags | META_CLEAN))
+                    environment.write_meta(txn, meta._replace(flags=meta.flags | flag))
                 environment.lmdb.sync(True)
-                self.folder.mark_clean()
+                then()
         finally:
             lock.release()
+
+    def copy(self, read: Callable[[Any], Any] = lambda transaction: None) -> StoreCopy:
+        """A copy of the store as it is now, while others go on using it. See :class:`StoreCopy`."""
+        return StoreCopy(self, read)
 
     def sweep_is_due(self) -> bool:
         """Whether the deadline index begins with an entry whose whole bucket is over, or a name's deadline is. Writes nothing."""

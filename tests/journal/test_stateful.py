@@ -61,20 +61,20 @@ class JournalMachine(RuleBasedStateMachine):
 
 
 TestJournal = JournalMachine.TestCase
-TestJournal.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestJournal.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 def test_rule_16_and_45_over_many_seeds() -> None:
     """And every kind of fault came up that the ordeal orders."""
     counts: Counter[str] = Counter()
     refused = 0
-    for seed in range(1000, 1100):
+    for seed in range(1000, 1050):
         ordeal = random_ordeal(seed, 40)
         counts += ordeal.disk.counts
         refused += ordeal.refused
     kinds = {"lost_write", "torn_write", "lost_name", "enospc", "eio_write", "eio_sync"}
     assert kinds <= counts.keys(), counts
-    assert refused > 50, "a changed bit has to be noticed"
+    assert refused > 20, "a changed bit has to be noticed"
 
 
 @pytest.mark.parametrize("operation", range(40))
