@@ -96,6 +96,7 @@ blocks = st.one_of(
     call("batch", st.lists(writes | reads, max_size=5)),
     call("atomic", st.lists(st.tuples(databases, conditions), max_size=2), st.lists(writes | reads, max_size=5)),
 )
+NEVER = ("incr", 0, b"never there", 1, None, None, 0)
 TRIED = {"sweep", "status", "batch", "atomic"} | set(
     """set set_many touch delete delete_many remove incr incr_float append cas rename prune clear cull evict
     set_expiry remove_expiry clear_expiries get get_many exists length ttl list count match_regex match_similar""".split()  # noqa: SIM905
@@ -186,7 +187,20 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(calls=st.lists(writes, min_size=1, max_size=4))
     def roll_back(self, calls: Any) -> None:
-        self.both(("atomic", [], [*calls, ("incr", 0, b"never there", 1, None, None, 0)]))
+        self.both(("atomic", [], [*calls, NEVER]))
+
+    @rule(database=databases, key=keys)
+    def roll_back_what_removes_the_last_expiry(self, database: int, key: bytes) -> None:
+        self.both(("clear_expiries", 0))
+        self.both(("clear_expiries", 1))
+        self.both(("set_expiry", database, key, 20_000))
+        self.both(("atomic", [], [("clear_expiries", database), NEVER]))
+        self.both(("set", database, key, (1, 0, b"dies with its name"), None, "always"))
+
+    @rule(database=databases, key=keys, expire=expires, kept_expire=kept_expires)
+    def count(self, database: int, key: bytes, expire: Any, kept_expire: Any) -> None:
+        self.both(("set", database, key, (int(Tag.INTEGER), 0, b"1"), expire, "always"))
+        self.both(("incr", database, key, 1, None, kept_expire, 0))
 
     @rule(database=databases, records_max=st.integers(0, 4), frequency=st.integers(0, 4))
     def cull(self, database: int, records_max: int, frequency: int) -> None:
@@ -208,6 +222,11 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(database=databases, prefix=prefixes)
     def list_from_everywhere(self, database: int, prefix: bytes) -> None:
         for start in (b"", b"aa", *KEYS):
+            for call in [
+                ("match_regex", database, prefix, b"", start, 2),
+                ("match_similar", database, prefix, b"b", 1, start),
+            ]:
+                assert self.store.read(*call) == self.model.do(*call), call
             for skip in (False, True, "after"):
                 for forward in (True, False):
                     for call in [
