@@ -101,7 +101,7 @@ def run(order: bytes, prelude: bytes, libraries: Libraries, lua: Any) -> tuple[b
 
     Arguments:
         order: limits and request, as ``pool.py`` makes them.
-        prelude: the source of the files in ``lua/``, which begins and ends each script.
+        prelude: the files in ``lua/``, which begin and end each script.
         libraries: the shipped Lua.
         lua: the module ``lupa.lua54``.
     Returns:
@@ -187,6 +187,14 @@ def serve(read: Callable[[], bytes], handle: Callable[[bytes], tuple[bytes, byte
         gc.collect(0)
 
 
+def compiled(source: bytes, runtime_class: Any) -> bytes:
+    """Lua's bytecode of our own source. A script's own is always text: bytecode that was forged can do anything."""
+    code: bytes = runtime_class(encoding=None).execute(
+        b"local source = ... return string.dump(assert(load(source, '=(django-keyspace)', 't')))", source
+    )
+    return code
+
+
 def _source(folder: str, name: str) -> bytes:
     with open(os.path.join(folder, "lua", name), "rb") as file:
         return file.read()
@@ -204,7 +212,7 @@ def main(arguments: list[str]) -> None:
     try:
         from lupa import lua54
 
-        prelude = b"".join(_source(here, name) for name in _PRELUDE)
+        prelude = compiled(b"".join(_source(here, name) for name in _PRELUDE), lua54.LuaRuntime)
         libraries = Libraries(os.path.join(here, "library"), lua54.LuaRuntime)
         run(_ORDER.pack(16 * _MIB, 60) + b"N", prelude, libraries, lua54)  # what is imported lazily is imported now
         close_in(int(memory_bytes_max))

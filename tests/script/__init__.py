@@ -1,0 +1,1 @@
+"""Lua scripts: what they see, what holds them in, and what becomes of what they write."""
