@@ -129,6 +129,9 @@ class JournalWriter:
             if refusal is not None and batch.entries:
                 job.done(refusal)
                 continue
+            state = batch.hard_state
+            if refusal is not None and state is not None:  # it may say that what was refused is committed
+                batch = batch._replace(hard_state=state._replace(commit=min(state.commit, self._journal.last_index())))
             try:
                 self._append([batch])
             except NoSpace as error:
