@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.exceptions import ConfigurationError, KeyspaceError
 from django_keyspace.operations import RUNS, WRITES, Call
-from django_keyspace.store import Store
+from django_keyspace.store import Store, StoreOptions, open_store
 from django_keyspace.store.scripting import ScriptRunner
 from django_keyspace.store.scripting.threads import threads
 
@@ -45,6 +46,30 @@ _IN_A_THREAD = frozenset({"list", "count", "get_many", "match_regex", "match_sim
 _SHORT_GET_MANY = 200
 
 _Pending = list[tuple[Call, "asyncio.Future[Any]"]]
+
+
+def open_for_records(folder: str, options: Mapping[str, Any]) -> Store:
+    """The process's store of a folder, for a client whose records are not evictable.
+
+    Arguments:
+        folder: its path.
+        options: fields of :class:`StoreOptions`. If there are none, the store is taken as the process has it open, and is
+            otherwise opened with ``durability="commit"``: there is nowhere that its records could come from again.
+    Raises:
+        ConfigurationError: an option is not legal, or the process has opened the store with others.
+    """
+    unknown = options.keys() - ({row.name for row in fields(StoreOptions)} - {"lock_wait_ms"})
+    if unknown:
+        raise ConfigurationError(
+            f"A store has no option {', '.join(sorted(unknown))}. It has durability, databases, max_bytes, map_bytes and "
+            "value_bytes_max."
+        )
+    try:
+        return open_store(folder, StoreOptions(**{"durability": "commit", **options}))
+    except ConfigurationError:
+        if options:
+            raise
+        return open_store(folder)
 
 
 class EmbeddedEngine:

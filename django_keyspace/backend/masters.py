@@ -10,12 +10,12 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from django_keyspace.addresses import Endpoint, parse_location
-from django_keyspace.backend.embedded import EmbeddedEngine, Engine
+from django_keyspace.backend.embedded import EmbeddedEngine, Engine, open_for_records
 from django_keyspace.backend.routing import time_is_over
 from django_keyspace.backend.transport import check_timeout_ms, meet_node, remote_engine
 from django_keyspace.exceptions import ConfigurationError, NoLeader, TransportError
 from django_keyspace.security import Security, make_security
-from django_keyspace.store import Store, StoreOptions, open_store
+from django_keyspace.store import Store, StoreOptions
 from django_keyspace.wire import NodeHello
 
 GLOBAL_TIMEOUT_MS_DEFAULT: Final = 120_000
@@ -104,13 +104,7 @@ class Master:
 
     def _store(self, options: dict[str, Any]) -> Store:
         """The folder's store, which this opens no file of. Without options it may be as somebody else has opened it."""
-        folder = self._folder or ""
-        try:
-            return open_store(folder, StoreOptions(**{"durability": "commit", **options}))
-        except ConfigurationError:
-            if options:
-                raise
-            return open_store(folder)
+        return open_for_records(self._folder or "", options)
 
     def _make_engine(self) -> Engine:
         if self._folder is not None:

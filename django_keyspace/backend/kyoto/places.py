@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django_keyspace.addresses import is_remote, parse_location
-from django_keyspace.backend.embedded import EmbeddedEngine, Engine
+from django_keyspace.backend.embedded import EmbeddedEngine, Engine, open_for_records
 from django_keyspace.backend.kyoto.errors import in_kt_words
 from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT
 from django_keyspace.backend.transport import remote_engine
@@ -16,7 +16,6 @@ from django_keyspace.conf import EMBEDDED_SCHEME
 from django_keyspace.exceptions import ConfigurationError, KeyspaceError
 from django_keyspace.operations import MODELS_BASE, VALUE_BYTES_MAX_DEFAULT
 from django_keyspace.security import make_security
-from django_keyspace.store import StoreOptions, open_store
 
 HOST_DEFAULT: Final = "127.0.0.1"
 PORT_DEFAULT: Final = 1978
@@ -93,12 +92,7 @@ def _folder(host: str, timeout_ms: int, options: dict[str, Any]) -> Place:
     path = host.removeprefix(EMBEDDED_SCHEME)
     if not path:
         raise ConfigurationError(f"host {host!r} names no folder.")
-    try:
-        store = open_store(os.path.abspath(path), StoreOptions(**options) if options else None)
-    except TypeError as error:
-        raise ConfigurationError(
-            f"A store has no such option: {error}. It has durability, databases, max_bytes, map_bytes and value_bytes_max."
-        ) from None
+    store = open_for_records(os.path.abspath(path), options)
     opened = store.options
     return Place(
         EmbeddedEngine(store, timeout_ms), opened.databases, opened.value_bytes_max, is_local=True, name=store.path
