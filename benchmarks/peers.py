@@ -137,7 +137,8 @@ def _database(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
     return {"LOCATION": table, "OPTIONS": NO_CULLING}, None
 
 
-def _redis_server(workspace: Workspace, alias: str) -> Server:
+def redis_server(workspace: Workspace, alias: str) -> Server:
+    """Start a Redis that keeps nothing on disk."""
     folder = workspace.folder(alias)
     return workspace.start_server(
         alias,
@@ -149,13 +150,13 @@ def _redis_server(workspace: Workspace, alias: str) -> Server:
 
 
 def _django_redis(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
-    server = _redis_server(workspace, alias)
+    server = redis_server(workspace, alias)
     options = {"CLIENT_CLASS": "django_redis.client.DefaultClient"}
     return {"LOCATION": f"redis://127.0.0.1:{server.port}/0", "OPTIONS": options}, server
 
 
 def _redis(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
-    server = _redis_server(workspace, alias)
+    server = redis_server(workspace, alias)
     return {"LOCATION": f"redis://127.0.0.1:{server.port}/0"}, server
 
 

@@ -68,6 +68,18 @@ class RawLmdb:
                 txn.put(key.encode(), value.encode())
         return []
 
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin so, in order."""
+        encoded, found = prefix.encode(), []
+        with self._store.begin() as txn:
+            cursor = txn.cursor()
+            if cursor.set_range(encoded):
+                for key in cursor.iternext(keys=True, values=False):
+                    if not key.startswith(encoded):
+                        break
+                    found.append(key.decode())
+        return found
+
     def clear(self) -> None:
         with self._store.begin(write=True) as txn:
             txn.drop(self._store.open_db(txn=txn), delete=False)

@@ -15,12 +15,12 @@ from typing import Any
 from benchmarks import figures
 from benchmarks.budgets import Verdict
 from benchmarks.data import Plan
-from benchmarks.measures import MEASURES_BY_NAME, Measure
+from benchmarks.measures import Measure
 from benchmarks.rounds import Row
 
 SCHEMA = 1
 
-#: The backends that others are compared with.
+#: The backends that caches are compared with.
 REFERENCES = ("locmem", "pylibmc")
 
 GROUPS = {
@@ -29,6 +29,9 @@ GROUPS = {
     "values": "Other values",
     "stores": "One set in stores of different sizes",
     "throughput": "Together: operations per second",
+    "calls": "Single calls: operations per second",
+    "bulk": "Many keys at once: keys per second",
+    "search": "Listing and searching: keys per second that were gone through",
 }
 
 Report = dict[str, Any]
@@ -55,8 +58,10 @@ def _processor() -> str:
     return found.group(1).strip() if found else platform.processor() or "unknown"
 
 
-def start(plan: Plan, quick: bool, backends: dict[str, dict[str, Any]]) -> Report:
-    """A report without figures yet."""
+def start(
+    plan: Plan, quick: bool, backends: dict[str, dict[str, Any]], references: Sequence[str] = REFERENCES
+) -> Report:
+    """A report without figures yet. ``references`` are the backends that others are compared with."""
     return {
         "schema": SCHEMA,
         "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -64,6 +69,7 @@ def start(plan: Plan, quick: bool, backends: dict[str, dict[str, Any]]) -> Repor
         "plan": asdict(plan),
         "machine": machine(),
         "backends": backends,
+        "references": list(references),
         "measures": {},
         "budgets": [],
     }
@@ -81,7 +87,7 @@ def add_measure(report: Report, measure: Measure, rows: Mapping[str, Row], skipp
         if row.measured:
             summary = figures.summarize(row.rounds, with_p99=not measure.more_is_better)
             results[name].update(asdict(summary))
-    for reference in REFERENCES:
+    for reference in report["references"]:
         base = results.get(reference, {}).get("round_medians")
         for result in results.values():
             if base is not None and "round_medians" in result:
@@ -90,6 +96,7 @@ def add_measure(report: Report, measure: Measure, rows: Mapping[str, Row], skipp
     results.update({name: {"skipped": reason} for name, reason in skipped.items()})
     report["measures"][measure.name] = {
         "title": measure.title,
+        "group": measure.group,
         "unit": measure.unit,
         "more_is_better": measure.more_is_better,
         "results": results,
@@ -103,12 +110,12 @@ def tables(report: Report, markdown: bool = False) -> str:
     """
     parts = [_heading(report)]
     for group, title in GROUPS.items():
-        names = [name for name in report["measures"] if MEASURES_BY_NAME[name].group == group]
+        names = [name for name, measure in report["measures"].items() if measure["group"] == group]
         if not names:
             continue
         parts.append(_title(title, markdown))
         parts.append(_grid(*_figures_table(report, names), markdown))
-        for reference in REFERENCES:
+        for reference in report["references"]:
             if report["backends"].get(reference, {}).get("state") == "present":
                 parts.append(_grid(*_ratio_table(report, names, reference), markdown))
     notes = _notes(report)

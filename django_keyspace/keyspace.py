@@ -135,12 +135,21 @@ class Client(Conversation):
 
     # ------------------------------------------------------------------------------------------- writes
 
-    @command(WRITE, zero)
-    def set(self, key: Text, value: Text) -> Call:
+    def set(self, key: Text, value: Text) -> int | None:
         """Set a key's value. Returns 0."""
-        if type(key) is str and type(value) is str and key.isascii() and value.isascii():  # the hot path
-            if 0 < len(key) <= KEY_BYTES_MAX and len(value) <= self._limit_bytes:
-                return "set", self._database, key.encode(), (_TEXT, FLAGS, value.encode()), None, "always"
+        batch = self._batch
+        if batch is not None and (batch.kind == WRITE or not batch.kind):
+            # The hot path of batches: plain text of a legal size, which only waits for its submit.
+            if type(key) is str and type(value) is str and key.isascii() and value.isascii():
+                if 0 < len(key) <= KEY_BYTES_MAX and len(value) <= self._limit_bytes:
+                    batch.kind = WRITE
+                    batch.calls.append((key.encode(), (_TEXT, FLAGS, value.encode())))
+                    self.result = self._queued
+                    return None
+        return self._set(key, value)
+
+    @command(WRITE, zero)
+    def _set(self, key: Text, value: Text) -> Call:
         return "set", self._database, to_key("key", key), to_value("value", value, self._limit_bytes), None, "always"
 
     @command(WRITE, text)

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from django_keyspace.backend.commands import OUTCOMES, Text, key_of, plain_payload, to_bytes, to_text
 from django_keyspace.backend.masters import Master
 from django_keyspace.backend.results import Result, Row
-from django_keyspace.backend.submission import submit
+from django_keyspace.backend.submission import is_pair, submit
 from django_keyspace.exceptions import ConfigurationError, InvalidArgument, KeyspaceError
 from django_keyspace.operations import AFTER, PAGE_ROWS_MAX, Call, check_call
 from django_keyspace.status import Status, Statuses, status_of_error, statuses_of_error
@@ -40,6 +40,7 @@ class _Batch:
     def __init__(self) -> None:
         self.kind = ""
         self.calls: list[Call] = []
+        """As operations; a ``set`` also as its pair of key and value."""
 
 
 def command(
@@ -135,6 +136,8 @@ class Conversation:
     def _read_command(self, row: tuple[Call, Any]) -> Row:
         """Status, key and value of a command and its answer."""
         call, answer = row
+        if is_pair(call):
+            call = ("set", self._database, *call, None, "always")
         key = self._text(key_of(call))
         try:
             if isinstance(answer, KeyspaceError):
@@ -262,7 +265,7 @@ class Conversation:
         batch, self._batch = self._batch, None
         if batch is None:
             return self._misused("There is no batch to submit. Call begin() first.")
-        answers, error = submit(self._execute, batch.calls, batch.kind != WRITE)
+        answers, error = submit(self._execute, batch.calls, batch.kind != WRITE, self._database)
         statuses = _SUCCESS if error is None else statuses_of_error(error)
         if error is not None:
             partial = any(answer is not error for answer in answers)

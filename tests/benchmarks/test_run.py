@@ -147,7 +147,7 @@ def test_one_failing_backend_does_not_end_the_run() -> None:
 
 def test_a_backend_that_would_take_too_long_is_left_out_and_is_no_error() -> None:
     rows = rounds.run(Scripted({}), [Subject(name, name, None) for name in ("a", "slow")], 2, lambda _line: None)
-    found: dict[str, Any] = {"measures": {}}
+    found: dict[str, Any] = {"references": [], "measures": {}}
     report.add_measure(found, MEASURES_BY_NAME["set"], rows, {})
     assert found["measures"]["set"]["results"]["slow"] == {"skipped": "loading would take a week"}
     assert found["measures"]["set"]["results"]["a"]["median"] == 1.0

@@ -1,0 +1,191 @@
+"""Compare our clients of the ancestors' APIs with the figures of the ancestors themselves, in one interleaved run.
+
+    python benchmarks/ancestors.py --quick
+    python benchmarks/ancestors.py --only keyspace,lmdb,redis --measures get_10000,set_10000 --json out.json
+    python benchmarks/ancestors.py --budgets
+
+Beside them run py-lmdb, the limit of an LMDB store, and redis-py, the everyday peer. README.md says how to read the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # The folder above, not this one, has the packages: benchmarks, and the project where it is not installed.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks import ancestor_subjects, budgets, report, rounds
+from benchmarks.ancestor_subjects import SUBJECTS, Subject
+from benchmarks.budgets import Budget
+from benchmarks.data import QUICK, Plan
+from benchmarks.measures import Measure, NotMeasured
+from benchmarks.measures import Subject as Turn
+from benchmarks.peers import distribution_version
+from benchmarks.servers import Workspace
+
+SEARCHED = 1_000_000
+
+MEASURES: tuple[Measure, ...] = tuple(
+    Measure(name, title, group, unit="ops/s")
+    for name, title, group in (
+        ("get", "single gets", "calls"),
+        ("set", "single sets", "calls"),
+        ("incr", "single increments", "calls"),
+        ("get_100", "gets of 100 keys", "bulk"),
+        ("set_100", "sets of 100 keys", "bulk"),
+        ("get_10000", "gets of 10,000 keys", "bulk"),
+        ("set_10000", "sets of 10,000 keys", "bulk"),
+        ("list", "a listing of 100,000 keys by their prefix", "search"),
+        ("match_regex", "a regular expression over 1,000,000 keys", "search"),
+        ("match_similar", "edit distance over 1,000,000 keys", "search"),
+    )
+)
+MEASURES_BY_NAME = {measure.name: measure for measure in MEASURES}
+
+#: What the ancestors did over TCP on the machine that the budgets were set on, single node: (backend, measure, per second).
+FIGURES: tuple[tuple[str, str, float], ...] = (
+    ("keyspace", "get", 41_000),
+    ("keyspace", "set", 28_000),
+    ("keyspace", "get_10000", 276_000),
+    ("keyspace", "set_10000", 325_000),
+    ("kyoto", "get", 23_000),
+    ("kyoto", "set", 28_000),
+    ("kyoto", "incr", 7_000),
+    ("kyoto", "get_100", 270_000),
+    ("kyoto", "set_100", 440_000),
+)
+NODE_PART = 0.5
+"""A node has to reach so much of an ancestor's figure; our aim is all of it."""
+
+BUDGETS: tuple[Budget, ...] = (
+    *(Budget(backend, measure, figure, None, at_least=True) for backend, measure, figure in FIGURES),
+    *(
+        Budget(f"{backend}-node", measure, NODE_PART * figure, figure, at_least=True)
+        for backend, measure, figure in FIGURES
+    ),
+)
+
+
+class Goes:
+    """One measure: how often a subject's method can be done in a moment, times what it answers."""
+
+    def __init__(self, measure: str, plan: Plan, subjects: dict[str, Subject]) -> None:
+        self._measure, self._plan, self._subjects = measure, plan, subjects
+
+    def prepare(self, turn: Turn) -> None:
+        """Store what this subject needs, and do it once."""
+        self._method(turn)  # before anything is stored
+        self._subjects[turn.name].prepare(self._measure)
+        self._method(turn)()
+
+    def batch(self, turn: Turn) -> list[float]:
+        """Calls or keys per second."""
+        method = self._method(turn)
+        done, began_ns = 0, time.perf_counter_ns()
+        while True:
+            done += method()
+            elapsed_ns = time.perf_counter_ns() - began_ns
+            if elapsed_ns >= self._plan.batch_ns:
+                return [done * 1e9 / elapsed_ns]
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def _method(self, turn: Turn) -> Callable[[], int]:
+        method: Callable[[], int] | None = getattr(self._subjects[turn.name], self._measure, None)
+        if method is None:
+            raise NotMeasured("it has no such call")
+        return method
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for. Returns: 1 where a must is not kept or not shown, otherwise 0."""
+    options = parse(arguments)
+    with Workspace(options.folder) as workspace:
+        subjects: dict[str, Subject] = {}
+        try:
+            found = run(workspace, options, subjects)
+        finally:
+            _close(subjects)
+    verdicts = budgets.judge_all(BUDGETS, found) if options.budgets else []
+    found["budgets"] = [verdict.as_json() for verdict in verdicts]
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(report.tables(found, options.markdown))
+    if verdicts:
+        print("\n" + report.budget_table(verdicts, None, options.markdown))
+    return int(any(verdict.failed for verdict in verdicts))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; its ``plan`` is the Plan that the options make."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, with rough figures")
+    parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(SUBJECTS)}")
+    parser.add_argument("--measures", metavar="A,B", help=f"of {', '.join(MEASURES_BY_NAME)}")
+    parser.add_argument("--rounds", type=int, help="interleaved rounds per measure")
+    parser.add_argument("--folder", type=Path, help="where the stores lie; the system's temporary folder otherwise")
+    parser.add_argument("--json", type=Path, help="write the whole result to this file")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    parser.add_argument("--budgets", action="store_true", help="compare with the ancestors' figures; exit code 1 below")
+    options = parser.parse_args(arguments)
+    for name, known in (("only", SUBJECTS), ("measures", MEASURES_BY_NAME)):
+        chosen = (getattr(options, name) or ",".join(known)).split(",")
+        if unknown := [each for each in chosen if each not in known]:
+            parser.error(f"--{name}: {', '.join(unknown)} is not one of {', '.join(known)}")
+        setattr(options, name, chosen)
+    plan = QUICK if options.quick else Plan(batch_ms=60.0)
+    options.plan = dataclasses.replace(plan, rounds=options.rounds or plan.rounds)
+    return options
+
+
+def run(workspace: Workspace, options: argparse.Namespace, subjects: dict[str, Subject]) -> report.Report:
+    """Start the subjects, measure, and return the report.
+
+    Arguments: the workspace; the command line; where to note the subjects that were started, for whoever closes them.
+    """
+    scale = 100 if options.quick else 1
+    backends: dict[str, Any] = {}
+    for name in options.only:
+        title, cls = SUBJECTS[name]
+        row = backends[name] = {"title": title, "state": "present", "versions": _versions(name)}
+        try:
+            subjects[name] = cls(workspace, ancestor_subjects.LISTED // scale, SEARCHED // scale)
+        except Exception as error:
+            row |= {"state": "absent", "reason": f"it did not start: {type(error).__name__}: {error}"[:400]}
+            report.progress(f"{name}: {row['reason']}")
+    found = report.start(options.plan, options.quick, backends, references=("lmdb", "redis"))
+    for name in options.measures:
+        measure = MEASURES_BY_NAME[name]
+        report.progress(f"{name}: {measure.title}")
+        turns = [Turn(subject, subject, None) for subject in subjects]
+        # A search goes through a million keys in each turn.
+        count = min(options.plan.rounds, 3) if measure.group == "search" else options.plan.rounds
+        rows = rounds.run(Goes(name, options.plan, subjects), turns, count, report.progress)
+        report.add_measure(found, measure, rows, {})
+    return found
+
+
+def _versions(name: str) -> dict[str, str]:
+    distributions = {"redis": ("redis", "hiredis"), "lmdb": ("lmdb",)}.get(name, ("django-keyspace", "lmdb"))
+    return {distribution: distribution_version(distribution) for distribution in distributions}
+
+
+def _close(subjects: dict[str, Subject]) -> None:
+    from django_keyspace.store import registry
+
+    for subject in subjects.values():
+        subject.close()
+    registry.shutdown_all()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
