@@ -1,14 +1,4 @@
-"""Helpers for the tests of sites that use this package, and for our own.
-
-:func:`running_node` runs a real node process for as long as a block runs::
-
-    from django_keyspace.testing import running_node
-
-    with running_node() as node, override_settings(CACHES={"default": {
-        "BACKEND": "django_keyspace.backend.KeyspaceCache", "LOCATION": node.location,
-    }}):
-        ...
-"""
+"""A real node process for as long as a test runs."""
 
 from __future__ import annotations
 
@@ -79,7 +69,7 @@ class RunningNode:
         if self.options:
             environment[SECRET_VARIABLE] = self.options["secret"]
         # The package may be on sys.path in this process only.
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment
