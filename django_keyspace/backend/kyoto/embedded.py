@@ -317,6 +317,18 @@ class EmbeddedServer(_Server[KyotoTycoon]):
         **client_options: further arguments of the client.
     Raises:
         ImproperlyConfigured: something of this makes no sense.
+
+    >>> from django_keyspace.kyoto import EmbeddedServer
+    >>> server = EmbeddedServer()
+    >>> server.run()
+    True
+    >>> client = server.client
+    >>> client.set('k1', 'v1')
+    1
+    >>> client.get('k1')
+    'v1'
+    >>> server.stop()
+    True
     """
 
     _client_class = KyotoTycoon
@@ -340,7 +352,20 @@ class EmbeddedServer(_Server[KyotoTycoon]):
 
 
 class EmbeddedTokyoTyrantServer(_Server[TokyoTyrant]):
-    """A node as a sub-process, with a TokyoTyrant client. Arguments and errors are those of :class:`EmbeddedServer`."""
+    """A node as a sub-process, with a TokyoTyrant client. Arguments and errors are those of :class:`EmbeddedServer`.
+
+    >>> from django_keyspace.kyoto import EmbeddedTokyoTyrantServer
+    >>> server = EmbeddedTokyoTyrantServer()
+    >>> server.run()
+    True
+    >>> client = server.client
+    >>> client.set('k1', 'v1')
+    True
+    >>> client.get('k1')
+    'v1'
+    >>> server.stop()
+    True
+    """
 
     _client_class = TokyoTyrant
 
