@@ -86,9 +86,10 @@ class Bench:
         """The disk does what it was given."""
         for ready in self.unwritten:
             self.storage.write(ready)
-        if self.unwritten:
-            self.raft.persisted(self.unwritten[-1].number)
+        numbers = [ready.number for ready in self.unwritten if ready.must_sync]
         self.unwritten = []
+        if numbers:
+            self.raft.persisted(numbers[-1])
 
     def work(self) -> list[Message]:
         """Take, write and take until nothing is left; returns all messages."""

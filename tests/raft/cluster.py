@@ -145,17 +145,22 @@ class Cluster:
         """The disk finishes what it was given, or the first `count` of it."""
         node = self.nodes[name]
         for ready in node.queue[:count]:
-            if ready.snapshot is not None:
-                meta = ready.snapshot
-                if meta.index > node.store_index:
-                    node.store = list(node.aside[meta.index, meta.term])
-                    node.store_index = meta.index
-                node.snapshots = {meta.index: list(node.aside[meta.index, meta.term])}
-            node.storage.write(ready)
+            self.make_durable(node, ready)
         done = node.queue[:count]
         node.queue = node.queue[len(done) :]
-        if done:
-            node.raft.persisted(done[-1].number)
+        numbers = [ready.number for ready in done if ready.must_sync]
+        if numbers:
+            node.raft.persisted(numbers[-1])
+
+    def make_durable(self, node: Node, ready: Ready) -> None:
+        """What a disk does with one `Ready`."""
+        if ready.snapshot is not None:
+            meta = ready.snapshot
+            if meta.index > node.store_index:
+                node.store = list(node.aside[meta.index, meta.term])
+                node.store_index = meta.index
+            node.snapshots = {meta.index: list(node.aside[meta.index, meta.term])}
+        node.storage.write(ready)
 
     def post(self, node: Node, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -194,9 +199,14 @@ class Cluster:
         node.storage.compact(meta, kept)
         return meta
 
-    def crash(self, name: str) -> None:
-        """Lose what the disk had not written."""
+    def crash(self, name: str, survived: int = 0, torn: int = 0) -> None:
+        """Lose what the disk had not written: all that it was given but the first ones, and some entries of the next."""
         node = self.nodes[name]
+        for ready in node.queue[:survived]:
+            self.make_durable(node, ready)
+        for ready in node.queue[survived : survived + 1]:
+            if ready.snapshot is None:
+                self.make_durable(node, ready._replace(entries=ready.entries[:torn], hard_state=None))
         node.up = node.paused = False
         node.queue = []
 

@@ -1,8 +1,9 @@
 """Random schedules: one integer seed decides who ticks, what arrives, what is lost, who crashes and what clients ask.
 
-The checks are in :mod:`.cluster`; a schedule ends with a healed cluster that has to make progress. Time passes at all nodes
-alike, tick by tick, as the bound on clock drift demands for leases; a paused node gets its missed ticks when it wakes, before
-anything else. In between, everything happens in any order.
+The checks are in :mod:`.cluster`; a schedule ends with a healed cluster that has to make progress. In half of the schedules
+there are leases, and time passes at all nodes alike, tick by tick, as the bound on clock drift demands; a paused node gets its
+missed ticks when it wakes, before anything else. In the other half clocks run as they like, and nobody notices a pause: safe
+reads and everything else must hold there too. In between, everything happens in any order.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from django_keyspace.node.raft import ADD, PROMOTE, REMOVE, Change, Refused, Rol
 
 from .cluster import Cluster, Letter, Violated
 
-STEPS = 1_000
+STEPS = 600
 NAMES = ("n1", "n2", "n3", "n4", "n5")
 
 
@@ -32,43 +33,51 @@ class Schedule:
         self.random = random.Random(seed)
         self.steps = steps
         size = self.random.choice((1, 2, 3, 3, 3, 4, 5, 5))
+        self.wild_clocks = self.random.random() < 0.5
         chosen = {
             "pre_vote": self.random.random() < 0.8,
             "append_entries_max": self.random.choice((1, 3, 100)),
             "inflight_messages_max": self.random.choice((1, 2, 8)),
-            "lease_drift_max": 0.1,
+            "lease_drift_max": None if self.wild_clocks else 0.1,
             "snapshot_ticks": 20,
             **settings,
         }
         self.cluster = Cluster(NAMES[:size], seed, **chosen)
+        self.slow_clocks: set[str] = set()
         self.missed: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.number = 0
         self.actions: list[tuple[float, Callable[[], object]]] = [
             (25, self.pass_time),
-            (120, self.work_somewhere),
-            (200, self.deliver_something),
+            (90, self.work_somewhere),
+            (120, self.deliver_something),
+            (12, self.bustle),
+            (5, self.depose),
             (6, self.double),
             (3, self.lose),
-            (1, self.cut_link),
-            (0.5, self.partition),
-            (2, self.heal),
-            (1, self.crash),
-            (5, self.restart),
+            (0.5, self.cut_link),
+            (0.4, self.partition),
+            (3, self.heal),
+            (1, self.slow_clock),
+            (0.8, self.crash),
+            (6, self.restart),
             (1, self.pause),
             (5, self.resume),
-            (1, self.slow_disk),
-            (12, self.write_disk),
-            (16, self.propose),
+            (0.6, self.slow_disk),
+            (10, self.write_disk),
+            (14, self.propose),
             (8, self.read),
             (2, self.transfer),
-            (6, self.change),
+            (5, self.change),
             (4, self.snapshot),
             (1, self.unreachable),
         ]
 
     def run(self) -> Counter[str]:
         """Do it all. Raises :class:`Violated`, or what a core raises."""
+        for _ in range(self.random.choice((0, 20, 25))):
+            self.pass_time()
+            self.bustle()
         weights = [weight for weight, _ in self.actions]
         acts = [act for _, act in self.actions]
         for act in self.random.choices(acts, weights, k=self.steps):
@@ -82,6 +91,11 @@ class Schedule:
     def some_node(self) -> str:
         return self.random.choice(list(self.cluster.nodes))
 
+    def shuffled(self) -> list[str]:
+        names = list(self.cluster.nodes)
+        self.random.shuffle(names)
+        return names
+
     def running(self, name: str) -> bool:
         node = self.cluster.nodes[name]
         return node.up and not node.paused
@@ -94,13 +108,13 @@ class Schedule:
     # --- Time, network, disks -----------------------------------------------------------------------------------------
 
     def pass_time(self) -> None:
-        names = list(self.cluster.nodes)
-        self.random.shuffle(names)
-        for name in names:
-            if self.running(name):
-                self.cluster.tick(name)
-            else:
+        for name in self.shuffled():
+            if not self.running(name):
                 self.missed[name] += 1
+            elif not self.wild_clocks:
+                self.cluster.tick(name)
+            elif name not in self.slow_clocks or self.random.random() < 0.1:
+                self.cluster.tick(name, self.random.randrange(3))
 
     def work_somewhere(self) -> bool:
         return self.cluster.work(self.some_node()) is not None
@@ -137,8 +151,7 @@ class Schedule:
         self.cluster.cut.add((self.some_node(), self.some_node()))
 
     def partition(self) -> None:
-        names = list(self.cluster.nodes)
-        self.random.shuffle(names)
+        names = self.shuffled()
         middle = self.random.randrange(len(names) + 1)
         self.cluster.partition(names[:middle], names[middle:])
 
@@ -146,7 +159,9 @@ class Schedule:
         self.cluster.heal()
 
     def crash(self) -> None:
-        self.cluster.crash(self.some_node())
+        name = self.some_node()
+        queued = len(self.cluster.nodes[name].queue)
+        self.cluster.crash(name, self.random.randrange(queued + 1), self.random.randrange(3))
 
     def restart(self) -> bool:
         down = [name for name, node in self.cluster.nodes.items() if not node.up]
@@ -155,6 +170,13 @@ class Schedule:
         name = self.random.choice(down)
         self.missed[name] = 0
         self.cluster.restart(name)
+        return True
+
+    def slow_clock(self) -> bool:
+        """A clock almost stands still, or goes on."""
+        if not self.wild_clocks:
+            return False
+        self.slow_clocks ^= {self.some_leader() or self.some_node()}
         return True
 
     def pause(self) -> bool:
@@ -170,7 +192,9 @@ class Schedule:
             return False
         name = self.random.choice(paused)
         self.cluster.nodes[name].paused = False
-        self.cluster.tick(name, min(self.missed.pop(name, 0), 2 * self.cluster.config.election_ticks))
+        missed = min(self.missed.pop(name, 0), 2 * self.cluster.config.election_ticks)
+        if not self.wild_clocks:
+            self.cluster.tick(name, missed)
         return True
 
     def slow_disk(self) -> None:
@@ -183,6 +207,40 @@ class Schedule:
         if not self.running(name) or not node.queue:
             return False
         self.cluster.write(name, self.random.randrange(1, len(node.queue) + 1))
+        return True
+
+    def bustle(self) -> None:
+        """Everybody works, and what is under way arrives, in any order, but for one message in twenty."""
+        for name in self.shuffled():
+            for _ in range(20):
+                if self.cluster.work(name) is None:
+                    break
+        self.random.shuffle(self.cluster.wire)
+        for _ in range(len(self.cluster.wire)):
+            if self.random.random() < 0.95:
+                self.deliver_something()
+
+    def depose(self) -> bool:
+        """A leader is cut off, perhaps with a minority, while it is asked for writes; for a while the others go on."""
+        name = self.some_leader()
+        if name is None:
+            return False
+        others = [other for other in self.shuffled() if other != name]
+        with_it = others[: self.random.randrange(len(others) // 2 + 1)]
+        if self.random.random() < 0.5:
+            self.propose()
+            self.bustle()
+        self.cluster.partition([name, *with_it], others[len(with_it) :])
+        for _ in range(self.random.randrange(4)):
+            self.propose()
+        for _ in range(self.random.randrange(40)):
+            self.pass_time()
+            self.bustle()
+            if self.random.random() < 0.2:
+                self.propose()
+                self.read()
+        if self.random.random() < 0.5:
+            self.heal()
         return True
 
     # --- Clients and operators ----------------------------------------------------------------------------------------

@@ -317,3 +317,11 @@ def test_rule_10_a_log_that_ends_before_its_commit_does_not_start() -> None:
         Bench(terms=[1, 1], commit=3)
     with pytest.raises(BrokenInvariant, match="applied"):
         Bench(terms=[1, 1], applied=3)
+
+
+def test_rule_01_a_crash_between_entries_and_term() -> None:
+    """Entries of a term are durable and the term itself is not: the node takes the term from them."""
+    bench = Bench(terms=[1, 3], term=1, vote="n2")
+    assert (bench.raft.term, bench.raft._state.vote) == (3, "")
+    assert bench.of(VoteResponse) == []
+    assert bench.storage.hard.term == 3

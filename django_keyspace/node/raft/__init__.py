@@ -18,12 +18,13 @@ With each `Ready`, in the order of their numbers
 3.  Send `messages` at once. *The core holds back what depends on something that is not durable yet* and hands it out
     after step 5: votes and everything else of a new term until term and vote are durable, acknowledgements until the
     entries are. So appends of a leader leave while its own disk still writes, and heartbeats never wait for entries.
-4.  Make durable, in this order, what is not None or empty: `snapshot` (install it: store, then log; whatever `committed` of
-    earlier `Ready` is not applied yet may be dropped), `entries` (they replace whatever the log has from the first one's index
-    on), `hard_state`. If `must_sync` is false, nothing waits for it and no sync is needed. What several `Ready` ask for may
+4.  Make durable, in this order, what is not None or empty: `snapshot` (install it: store, then log; whatever `committed`
+    of earlier `Ready` is not applied yet may be dropped), `entries` (they replace whatever the log has from the first one's
+    index on), `hard_state` (last, because its commit index may be that of an entry beside it). A crash may leave any
+    beginning of that. If `must_sync` is false, nothing waits for it and no sync is needed. What several `Ready` ask for may
     be synced at once.
-5.  When that is durable and visible through the storage, and not before, call :meth:`~Raft.persisted` with the number; it
-    covers all earlier ones. Then go to step 2: acknowledgements, votes and commits come now.
+5.  When that is durable and visible through the storage, and not before, call :meth:`~Raft.persisted` with the number, if
+    `must_sync` was true; it covers all earlier ones. Then go to step 2: acknowledgements, votes and commits come now.
 6.  Give `committed` to the state machine, in order, at any pace, and call :meth:`~Raft.applied` when it is done. What is handed
     out is durable here, so that the state machine is never ahead of its log. The core hands out a bounded number of bytes
     at a time and goes on after `applied`.

@@ -63,6 +63,7 @@ class Raft:
     ) -> None:
         self._state = State(node, config or Config(), storage, random, applied)
         self._why_stopped = ""
+        self._the_guard = _Guard(self, self._state)
 
     # --- Input --------------------------------------------------------------------------------------------------------
 
@@ -226,19 +227,20 @@ class Raft:
     def persisted(self, number: int) -> None:
         """What the `Ready` of this number and all earlier ones asked to write is durable.
 
+        Arguments:
+            number: of a `Ready` whose `must_sync` is true; others need no report.
         Raises:
-            BrokenInvariant: no such `Ready` was handed out.
+            BrokenInvariant: no such `Ready` waits for that.
         """
         with self._guard() as state:
-            if number > state.handed_number:
+            waiting = state.unpersisted
+            if all(number != one.number for one in waiting):
                 raise BrokenInvariant(
-                    f"Ready {number} was reported as persisted, and {state.handed_number} was the last."
+                    f"Ready {number} was reported as persisted, and there was nothing in it to wait for."
                 )
-            while state.unpersisted and state.unpersisted[0].number <= number:
-                state.unpersisted.popleft()
-            state.persisted_number = max(state.persisted_number, number)
-            if not state.unpersisted:
-                state.persisted_number = state.handed_number
+            while waiting and waiting[0].number <= number:
+                waiting.popleft()
+            state.persisted_number = number if waiting else state.handed_number
             state.log.persisted(number)
             for message in state.take_released():
                 if message.to == state.node:
@@ -255,7 +257,8 @@ class Raft:
 
     def advance(self, ready: Ready) -> None:
         """Everything in a `Ready` is done: written and applied. For drivers that do one after the other."""
-        self.persisted(ready.number)
+        if ready.must_sync:
+            self.persisted(ready.number)
         if ready.committed:
             self.applied(ready.committed[-1].index)
 
@@ -273,7 +276,7 @@ class Raft:
     def _guard(self) -> _Guard:
         if self._why_stopped:
             raise Stopped(f"This node's consensus has stopped: {self._why_stopped} Restart the node.")
-        return _Guard(self, self._state)
+        return self._the_guard
 
     # --- Looking ------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ class Ready(NamedTuple):
     """What the driver has to do; each thing is handed out once.
 
     Attributes:
-        number: for :meth:`Raft.persisted`.
+        number: for :meth:`Raft.persisted`, if `must_sync`.
         messages: may leave at once.
         snapshot: a snapshot to install in place of store and log, before `entries` are written.
         entries: to be written to the log. If the first one's index is in the log already, it replaces that and all

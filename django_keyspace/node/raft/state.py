@@ -14,7 +14,16 @@ from .config import Config
 from .errors import NotLeader, require
 from .log import Log
 from .membership import History, Membership, membership_from_bytes
-from .messages import CHANGE, AppendResponse, Entry, Message, SnapshotMeta
+from .messages import (
+    CHANGE,
+    AppendResponse,
+    Entry,
+    HeartbeatResponse,
+    Message,
+    PreVoteResponse,
+    SnapshotMeta,
+    VoteResponse,
+)
 from .progress import Progress
 from .reads import Reads
 from .storage import HardState, LogStorage
@@ -52,6 +61,15 @@ class Unpersisted(NamedTuple):
 
     number: int
     tick: int
+
+
+def replaces(new: Message, held: Message) -> bool:
+    """Whether an answer makes an earlier one of the same kind to the same node superfluous."""
+    if type(new) is not type(held) or new[:3] != held[:3]:
+        return False
+    if isinstance(new, AppendResponse) and isinstance(held, AppendResponse):
+        return new.accepted == held.accepted and (new.index >= held.index or not new.accepted)
+    return isinstance(new, HeartbeatResponse | VoteResponse | PreVoteResponse)
 
 
 class State:
@@ -117,6 +135,9 @@ class State:
         self.outbox: list[Message] = []
         self.held: list[tuple[int, Message]] = []
         self.snapshot_to_install: SnapshotMeta | None = None
+        if self.log.last_term > self.term:
+            # A crash came between the entries and the hard state. Nothing of that term has left this node.
+            self.set_term(self.log.last_term, "")
         self.reset_timer()
 
     # --- Questions ----------------------------------------------------------------------------------------------------
@@ -229,14 +250,8 @@ class State:
         if needed <= self.persisted_number:
             self.outbox.append(message)
             return
-        if self.held and isinstance(message, AppendResponse) and message.accepted:
-            # While a disk is slow, a leader asks again and again. One answer, the newest, is enough.
-            held_needed, last = self.held[-1]
-            if isinstance(last, AppendResponse) and last.accepted and held_needed == needed and last.to == message.to:
-                self.held.pop()
-                message = (
-                    message._replace(index=max(message.index, last.index)) if last.term == message.term else message
-                )
+        # While a disk is slow, a leader asks again and again. One answer of each kind, the newest, is enough.
+        self.held = [(other, held) for other, held in self.held if other != needed or not replaces(message, held)]
         self.held.append((needed, message))
 
     def needed_number(self, message: Message) -> int:
