@@ -83,19 +83,22 @@ def set_many(context: WriteContext, database: int, pairs: Sequence[tuple[bytes, 
     read, replace, handle = context.txn.get, context.replace, context.databases[database]
     latest = (deadline_ms >> BUCKET_SHIFT) + 1 if deadline_ms else 0
     values = dict(pairs)  # of a key that comes twice, the later value
-    records = []
+    records: list[bytes] = []
+    append, unpack, pack, checksum = records.append, flags_and_bucket, pack_header, crc32
     new_kept = 0
     for key, (tag, flags, payload) in values.items():
         stored = read(key, None, handle)
-        if stored is None:
-            bucket, is_plain = 0, not deadline_ms
-            new_kept += is_plain and not flags & _EVICTABLE
+        # Most records change neither the deadline index nor, by themselves, the number of kept ones: no call for these.
+        if stored is not None:
+            old_flags, bucket = unpack(stored)
+            if (old_flags ^ flags) & _EVICTABLE or (bucket != latest and not 0 < bucket < latest):
+                bucket = replace(database, key, flags, deadline_ms, stored)
+        elif deadline_ms:
+            bucket = replace(database, key, flags, deadline_ms, None)
         else:
-            old_flags, bucket = flags_and_bucket(stored)
-            is_plain = (0 < bucket <= latest or bucket == latest) and not (old_flags ^ flags) & _EVICTABLE
-        if not is_plain:  # the deadline index or the number of kept records changes with this record
-            bucket = replace(database, key, flags, deadline_ms, stored)
-        records.append(pack_header(tag, flags, crc32(payload), revision, deadline_ms, bucket) + payload)
+            bucket = 0
+            new_kept += not flags & _EVICTABLE
+        append(pack(tag, flags, checksum(payload), revision, deadline_ms, bucket) + payload)
     context.changed = True
     if new_kept:
         context.count_kept(database, new_kept)
