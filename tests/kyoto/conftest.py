@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from django_keyspace.kyoto import KyotoTycoon, TokyoTyrant
-from tests.contract.conftest import long_lived, place  # noqa: F401 - fixtures
-from tests.contract.engines import Place
+from django_keyspace.store import forget_store, open_store
+from tests.contract.conftest import _PARAMS, long_lived, place  # noqa: F401 - fixtures
+from tests.contract.engines import ENGINES, LONG_LIVED, EmbeddedPlace, Place
 
 Make = Callable[..., Any]
+DATABASES_USED = 4
+"""The tables use the databases 0 to 3."""
+
+
+@pytest.fixture(scope="module", params=_PARAMS)
+def kept_place(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    long_lived: Callable[[str], Place],  # noqa: F811
+) -> Iterator[Place]:
+    """A place of each engine for all tests of a module: making one costs more than a row of a table."""
+    if request.param in LONG_LIVED:
+        yield long_lived(request.param)
+        return
+    with ENGINES[request.param](tmp_path_factory.mktemp("kyoto") / "store") as found:
+        yield found
+    if isinstance(found, EmbeddedPlace):
+        forget_store(open_store(found.folder))
+
+
+@pytest.fixture
+def emptied_place(kept_place: Place) -> Place:
+    """That place, with nothing in the databases that the tables use."""
+    for database in range(DATABASES_USED):
+        kept_place.engine.execute("clear", database, True)
+    return kept_place
 
 
 @pytest.fixture

@@ -99,6 +99,12 @@ CALLS: dict[str, tuple[Callable[[Any], Any], type[Exception]]] = {
 }
 
 
+@pytest.fixture
+def place(emptied_place: Place) -> Place:
+    """One place per engine for the whole table."""
+    return emptied_place
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_bad_call_changes_nothing(name: str, db: KyotoTycoon) -> None:
     call, error = CALLS[name]

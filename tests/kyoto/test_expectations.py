@@ -10,10 +10,17 @@ from typing import Any
 import pytest
 
 from django_keyspace.exceptions import KeyspaceError
+from tests.contract.engines import Place
 from tests.contract.records import await_condition
 from tests.kyoto.expectations import DEAD, EXPECTATIONS, Row
 
 pytestmark = pytest.mark.contract
+
+
+@pytest.fixture
+def place(emptied_place: Place) -> Place:
+    """One place per engine for the whole table."""
+    return emptied_place
 
 
 def name_of(row: Row) -> str:

@@ -58,19 +58,17 @@ class MissingKeyArgument(InvalidKey, TypeError):
 
 
 def encode_keys(keys: Iterable[Any]) -> list[bytes]:
-    """What :func:`encode_key` makes of each key; without a call for each of many short texts."""
+    """What :func:`encode_key` makes of each key; without a call for each if all of them are text."""
     if not isinstance(keys, list):
         keys = list(keys)
-    if not keys:
-        return keys
-    if set(map(type, keys)) == {str}:
-        try:
-            encoded = list(map(str.encode, keys))
-        except UnicodeEncodeError:
-            return list(map(encode_key, keys))  # says which
-        if len(min(encoded, key=len)) and len(max(encoded, key=len)) <= KEY_BYTES_MAX:
-            return encoded
-    return list(map(encode_key, keys))
+    try:
+        encoded: list[bytes] = list(map(str.encode, keys))
+    except (TypeError, UnicodeEncodeError):
+        return list(map(encode_key, keys))  # says which
+    sizes = set(map(len, encoded))
+    if sizes and not 0 < min(sizes) <= max(sizes) <= KEY_BYTES_MAX:
+        return list(map(encode_key, keys))
+    return encoded
 
 
 def encode_prefix(name: str, prefix: Any) -> bytes:

@@ -231,7 +231,7 @@ class Client(Steppable):
         full = encode_keys(keys)
         records = self._get_records(database, full)
         decode = self._decode
-        if self._decode_keys and full is not keys and type(keys[0]) is str and set(map(type, keys)) == {str}:
+        if self._decode_keys and set(map(type, keys)) == {str}:
             answered: list[Any] = keys  # the keys as they were given are the keys as they are answered
         else:
             answered = self._user_keys(full)

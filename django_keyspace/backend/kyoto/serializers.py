@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from itertools import repeat
 from typing import Any, Final
 from zlib import crc32
 
@@ -227,15 +228,15 @@ class BinarySerializer(Serializer):
         return super().encode(value)
 
     def encode_many(self, values: Collection[Any]) -> list[Value]:
-        kinds = set(map(type, values))
-        if kinds == {str} and len(max(values, key=len)) * 4 <= self.limit_bytes:
-            try:
-                return [(_TEXT, 0, value.encode()) for value in values]
-            except UnicodeEncodeError:
-                pass  # encode() says which
-        elif kinds == {bytes} and len(max(values, key=len)) <= self.limit_bytes:
-            return [(_BYTES, 0, value) for value in values]
-        return [self.encode(value) for value in values]
+        try:
+            encoded = list(map(str.encode, values))
+        except (TypeError, UnicodeEncodeError):  # something else than text, or text that encode() will name
+            if set(map(type, values)) != {bytes} or max(map(len, values)) > self.limit_bytes:
+                return [self.encode(value) for value in values]
+            return list(zip(repeat(_BYTES), repeat(0), values))
+        if encoded and max(map(len, encoded)) > self.limit_bytes:
+            return [self.encode(value) for value in values]
+        return list(zip(repeat(_TEXT), repeat(0), encoded))
 
     def encode_stored(self, payload: bytes) -> Value:
         return _BYTES, 0, super().encode_stored(payload)[2]
