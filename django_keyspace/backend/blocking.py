@@ -21,6 +21,7 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 from django_keyspace.addresses import Endpoint
+from django_keyspace.backend.breaker import Breaker
 from django_keyspace.backend.routing import (
     SHAPED,
     Attempts,
@@ -274,6 +275,7 @@ class BlockingPool:
         self._first = 0  # index of the endpoint that answered last
         self._idle: deque[BlockingConnection] = deque()
         self._all: weakref.WeakSet[BlockingConnection] = weakref.WeakSet()
+        self._breaker = Breaker()
 
     def execute(self, name: str, arguments: Sequence[Any]) -> Any:
         """Do an operation.
@@ -288,7 +290,8 @@ class BlockingPool:
         """
         now_s = monotonic()
         deadline_at_s = now_s + self._timeout_s
-        connection = self._take(name in CHANGES, now_s)
+        # While not all is well, calls go the longer way, which asks the breaker.
+        connection = self._take(name in CHANGES, now_s) if not self._breaker.failures else None
         if connection is None:
             return self._persist(name, arguments, deadline_at_s, None)
         try:
@@ -332,6 +335,20 @@ class BlockingPool:
 
     def _persist(self, name: str, arguments: Sequence[Any], deadline_at_s: float, failure: Failure | None) -> Any:
         """Do an operation when there is no connection at hand, or the first attempt has failed."""
+        if self._leader_timeout_ms is not None:
+            return self._try(name, arguments, deadline_at_s, failure)  # whoever gave this time wants it used
+        if failure is None:  # or else the call has been sent, and must say what became of it
+            self._breaker.check(monotonic())
+        try:
+            result = self._try(name, arguments, deadline_at_s, failure)
+        except KeyspaceError as error:
+            self._breaker.failed(error, monotonic())
+            raise
+        self._breaker.succeeded()
+        return result
+
+    def _try(self, name: str, arguments: Sequence[Any], deadline_at_s: float, failure: Failure | None) -> Any:
+        """Attempt after attempt, as :class:`Attempts` says."""
         attempts = Attempts(
             name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
         )

@@ -13,9 +13,11 @@ import socket
 import ssl
 import weakref
 from collections.abc import AsyncGenerator, Sequence
+from time import monotonic
 from typing import Any, cast
 
 from django_keyspace.addresses import Endpoint
+from django_keyspace.backend.breaker import Breaker
 from django_keyspace.backend.routing import (
     SHAPED,
     Attempts,
@@ -242,6 +244,7 @@ class LoopConnections:
         self._leader_timeout_ms = leader_timeout_ms
         self._timeout_s = timeout_ms / 1000
         self._first = 0
+        self._breaker = Breaker()
         self._forget()
 
     def _forget(self) -> None:
@@ -264,7 +267,7 @@ class LoopConnections:
         loop = asyncio.get_running_loop()
         deadline_at_s = loop.time() + self._timeout_s
         connection = self._connections.get(loop)
-        if connection is None or not connection.usable or connection.is_paused:
+        if connection is None or not connection.usable or connection.is_paused or self._breaker.failures:
             return await self._persist(loop, name, arguments, deadline_at_s, None)
         answer = await connection.call(name, arguments, deadline_at_s)
         if type(answer) is Failure:
@@ -291,6 +294,27 @@ class LoopConnections:
         failure: Failure | None,
     ) -> Any:
         """Do an operation when there is no connection at hand, or the first attempt has failed."""
+        if self._leader_timeout_ms is not None:
+            return await self._try(loop, name, arguments, deadline_at_s, failure)
+        if failure is None:  # or else the call has been sent, and must say what became of it
+            self._breaker.check(monotonic())
+        try:
+            result = await self._try(loop, name, arguments, deadline_at_s, failure)
+        except KeyspaceError as error:
+            self._breaker.failed(error, monotonic())
+            raise
+        self._breaker.succeeded()
+        return result
+
+    async def _try(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        arguments: Sequence[Any],
+        deadline_at_s: float,
+        failure: Failure | None,
+    ) -> Any:
+        """Attempt after attempt, as :class:`Attempts` says."""
         attempts = Attempts(
             name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
         )
