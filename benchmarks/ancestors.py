@@ -50,27 +50,35 @@ MEASURES: tuple[Measure, ...] = tuple(
 )
 MEASURES_BY_NAME = {measure.name: measure for measure in MEASURES}
 
-#: What the ancestors did over TCP on the machine that the budgets were set on, single node: (backend, measure, per second).
-FIGURES: tuple[tuple[str, str, float], ...] = (
-    ("keyspace", "get", 41_000),
-    ("keyspace", "set", 28_000),
-    ("keyspace", "get_10000", 276_000),
-    ("keyspace", "set_10000", 325_000),
-    ("kyoto", "get", 23_000),
-    ("kyoto", "set", 28_000),
-    ("kyoto", "incr", 7_000),
-    ("kyoto", "get_100", 270_000),
-    ("kyoto", "set_100", 440_000),
-)
-NODE_PART = 0.5
-"""A node has to reach so much of an ancestor's figure; our aim is all of it."""
-
-BUDGETS: tuple[Budget, ...] = (
-    *(Budget(backend, measure, figure, None, at_least=True) for backend, measure, figure in FIGURES),
-    *(
-        Budget(f"{backend}-node", measure, NODE_PART * figure, figure, at_least=True)
-        for backend, measure, figure in FIGURES
+#: What the ancestors did over TCP, a single node on the machine that the budgets were set on: (measure, lowest and highest
+#: figure per second), by the subject that is compared with it.
+FIGURES: dict[str, tuple[tuple[str, float, float], ...]] = {
+    "keyspace": (
+        ("get", 41_000, 41_000),
+        ("set", 28_000, 28_000),
+        ("get_10000", 276_000, 276_000),
+        ("set_10000", 325_000, 325_000),
     ),
+    "kyoto": (
+        ("get", 18_000, 23_000),
+        ("set", 21_000, 28_000),
+        ("incr", 5_000, 7_000),
+        ("get_100", 250_000, 270_000),
+        ("set_100", 420_000, 440_000),
+    ),
+}
+NODE_PART = 0.5
+"""A node has to reach so much of an ancestor's figure; our aim is all of it. Held for many keys at once, not for single calls."""
+
+BUDGETS: tuple[Budget, ...] = tuple(
+    budget
+    for backend, figures in FIGURES.items()
+    for measure, lowest, highest in figures
+    if MEASURES_BY_NAME[measure].group == "bulk"
+    for budget in (
+        Budget(backend, measure, lowest, highest, at_least=True),
+        Budget(f"{backend}-node", measure, NODE_PART * lowest, lowest, at_least=True),
+    )
 )
 
 

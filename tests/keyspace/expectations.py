@@ -92,8 +92,8 @@ RETURNS = [
     Row("1 get_master", {}, lambda c: c.get_master(), 0),
     Row("1 get_state", {}, lambda c: [c.get_state(0), c.get_state(1), c.get_state(-1)], [0, API, API]),
     Row("1 distribute_dirty", KV, lambda c: [c.distribute_dirty(True), c.dirty_get("k")], [0, "v"]),
-    Row("1 set_global_timeout", {}, lambda c: [c.set_global_timeout(9_000), c.get_global_timeout()], [0, 9_000]),
-    Row("1 set_master_timeout", {}, lambda c: [c.set_master_timeout(900), c.get_master_timeout()], [0, 900]),
+    Row("1 set_global_timeout", {}, lambda c: [c.set_global_timeout(90_000), c.get_global_timeout()], [0, 90_000]),
+    Row("1 set_master_timeout", {}, lambda c: [c.set_master_timeout(19_000), c.get_master_timeout()], [0, 19_000]),
     Row("1 calls after a change of timeouts", KV, lambda c: [c.set_global_timeout(30_000), c.get("k")], [0, "v"]),
 ]
 

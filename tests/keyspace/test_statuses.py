@@ -40,6 +40,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "list_keys": lambda c: c.list_keys(),
     "count": lambda c: c.count(),
 }
+MASTER_MS = 1_500
+"""Time enough to connect to a node on a busy machine, and not too long to wait for one that does not come."""
 READS = {"get", "dirty_get", "list_keys", "count"}
 calls = pytest.mark.parametrize("name", CALLS)
 
@@ -159,7 +161,7 @@ def test_the_first_address_that_answers_serves(shared_node: RunningNode, free_ad
 @pytest.mark.node
 def test_a_client_stays_with_the_single_node_that_it_has_found(shared_node: RunningNode) -> None:
     with running_node() as first:
-        client = with_timeouts([first.address, shared_node.address], global_ms=60_000, master_ms=300)
+        client = with_timeouts([first.address, shared_node.address], global_ms=60_000, master_ms=MASTER_MS)
         assert client.set("only", "here") == 0
         first.kill()
         assert client.get("only") is None
@@ -182,8 +184,8 @@ def test_several_addresses_where_nobody_listens(free_address: str, silent_addres
 @pytest.mark.node
 @calls
 def test_the_connection_breaks_in_mid_call(proxy: Proxy, name: str) -> None:
-    client = with_timeouts([proxy.address], global_ms=60_000, master_ms=300)
-    client.get("connect")
+    client = with_timeouts([proxy.address], global_ms=60_000, master_ms=MASTER_MS)
+    assert client.set("connect", "v") == 0
     proxy.arm("cut")
     assert CALLS[name](client) is None
     # A read is done again, until the master timeout; a write that was sent is not.
@@ -191,9 +193,9 @@ def test_the_connection_breaks_in_mid_call(proxy: Proxy, name: str) -> None:
 
 
 @pytest.mark.node
-@calls
+@pytest.mark.parametrize("name", ["set", "add", "get", "list_keys"])
 def test_a_node_that_does_not_answer_in_mid_call(proxy: Proxy, name: str) -> None:
-    client = with_timeouts([proxy.address], global_ms=400, master_ms=100)
+    client = with_timeouts([proxy.address], global_ms=MASTER_MS, master_ms=60_000)
     assert client.set("connect", "v") == 0
     proxy.arm("swallow")
     assert CALLS[name](client) is None
@@ -202,8 +204,8 @@ def test_a_node_that_does_not_answer_in_mid_call(proxy: Proxy, name: str) -> Non
 
 @pytest.mark.node
 def test_a_batch_of_which_a_part_was_answered(proxy: Proxy) -> None:
-    client = with_timeouts([proxy.address], global_ms=60_000, master_ms=300)
-    client.prune("")
+    client = with_timeouts([proxy.address], global_ms=60_000, master_ms=30_000)
+    assert client.prune("") == 0
     client.begin()
     for number in range(3 * PIECE_CALLS):
         client.set(f"k{number:05d}", "v")
@@ -222,7 +224,7 @@ def test_a_node_that_is_killed_and_started_again(free_address: str) -> None:
         client = with_timeouts([node.address], global_ms=60_000, master_ms=60_000)
         assert client.set("k", "v") == 0
         node.send_signal(signal.SIGSTOP)
-        killer = threading.Timer(0.2, node.kill)
+        killer = threading.Timer(1.0, node.kill)
         killer.start()
         assert client.set("k", "w") is None
         killer.join()
@@ -239,7 +241,7 @@ def test_a_node_that_is_killed_and_started_again(free_address: str) -> None:
 @pytest.mark.node
 def test_a_frozen_node(shared_node: RunningNode) -> None:
     with running_node() as node:
-        client = with_timeouts([node.address], global_ms=400, master_ms=100)
+        client = with_timeouts([node.address], global_ms=2 * MASTER_MS, master_ms=MASTER_MS)
         assert client.set("k", "v") == 0
         node.send_signal(signal.SIGSTOP)
         assert client.get("k") is None
