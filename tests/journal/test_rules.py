@@ -10,7 +10,7 @@ import pytest
 from django_keyspace.exceptions import DamagedJournal, DiskFailed, NoSpace
 from django_keyspace.node.disk import read_file
 from django_keyspace.node.journal import Batch, Journal
-from django_keyspace.node.journal.records import SECTOR_BYTES, SegmentHead, header_at
+from django_keyspace.node.journal.records import SECTOR_BYTES, SegmentHead, encode, header_at
 from django_keyspace.node.raft.messages import SnapshotMeta
 from django_keyspace.node.raft.storage import HardState
 from tests.journal.helpers import MEMBERS, append, log_of, open_journal, segment_names, sim_disk
@@ -245,6 +245,32 @@ def test_rule_52_what_contradicts_itself_is_damage(kind: int, body: bytes, sente
     assert sentence in refuses(disk)
 
 
+def write_raw(disk: SimDisk, journal: Journal, batch: int, previous: int, cut: bool) -> None:
+    """Write a commit record with a batch number or a chain of one's own choice, perhaps up to the end of the file."""
+    data = encode([(3, bytes(8))] * 2, 1, batch, previous).data
+    overwrite(disk, FIRST, journal._end, data[: len(data) // 2] if cut else data)
+    journal.abandon()
+
+
+def test_rule_44_records_are_chained_and_batches_counted() -> None:
+    for wrong_batch, wrong_previous, sentence in ((2, 0, "a batch is missing"), (0, 1, "does not follow")):
+        disk = sim_disk()
+        journal = open_journal(disk)
+        append(journal, 1, 3)
+        write_raw(disk, journal, journal._batch + 1 + wrong_batch, journal._previous ^ wrong_previous, cut=False)
+        assert sentence in refuses(disk)
+
+
+def test_rule_45_a_file_cannot_end_within_a_batch() -> None:
+    disk = sim_disk()
+    journal = open_journal(disk)
+    append(journal, 1, 3)
+    write_raw(disk, journal, journal._batch + 1, journal._previous, cut=True)
+    end = len(contents(disk)[FIRST].rstrip(b"\0"))
+    disk.cut_short(FIRST, -(-end // 32) * 32)
+    assert "ends within a batch" in refuses(disk)
+
+
 def test_rule_52_committed_entries_must_be_there() -> None:
     disk = sim_disk()
     journal = open_journal(disk)
@@ -447,7 +473,7 @@ def test_a_batch_larger_than_a_file_gets_a_file_of_its_own(monkeypatch: pytest.M
     append(journal, 1, 2, data=b"d" * 50_000)
     append(journal, 3, 2, data=b"d")
     assert [len(e.data) for e in log_of(reopen(disk))] == [50_000, 50_000, 1, 1]
-    monkeypatch.setattr("django_keyspace.node.journal.journal.BODY_BYTES_MAX", 10_000)
+    monkeypatch.setattr("django_keyspace.node.journal.journal.BATCH_BYTES_MAX", 10_000)
     with pytest.raises(Exception, match="too large for the journal") as caught:
         append(journal, 5, 1, data=b"d" * 50_000)
     assert type(caught.value).__name__ == "BrokenInvariant"

@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgpack
 import pytest
 
 from django_keyspace.exceptions import DamagedSnapshot, DiskFailed, NoSpace
@@ -107,6 +108,32 @@ def made_byte(made: Snapshot, at: int, _cache: dict[str, bytes] = {}) -> int:  #
         file = disk.open(snapshots.path(made.file_name))
         _cache[made.file_name] = file.read_at(0, file.size)
     return _cache[made.file_name][at]
+
+
+@pytest.mark.parametrize("head", [b"", b"x", msgpack.packb((1, 2, b"{", 0, "c1")), msgpack.packb((1, 2))])
+def test_a_head_that_says_nothing_is_not_used(head: bytes) -> None:
+    disk = sim_disk()
+    snapshots = SnapshotStore(disk)
+
+    class Strange:
+        file_name = snapshot(10).file_name
+
+        def pack(self) -> bytes:
+            return head
+
+    writer = snapshots.writer(Strange())  # type: ignore[arg-type]
+    with pytest.raises(DamagedSnapshot):
+        writer.finish()
+
+
+def test_a_chunk_of_impossible_size_is_not_read() -> None:
+    disk = sim_disk()
+    snapshots = SnapshotStore(disk)
+    made = build(snapshots, 10)
+    name = snapshots.path(made.file_name)
+    disk.open(name).write_at(20, (2**31).to_bytes(4, "little"))
+    with pytest.raises(DamagedSnapshot, match="cannot have"):
+        SnapshotReader(disk, name)
 
 
 @pytest.mark.parametrize("size", [0, 10, 30, 200, 262_000, 524_500, 699_999])

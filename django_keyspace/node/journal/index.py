@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from django_keyspace.node.journal.records import ENTRY_HEAD
 from django_keyspace.node.raft.errors import require
-from django_keyspace.node.raft.messages import CHANGE
+from django_keyspace.node.raft.messages import CHANGE, Entry
 
 _OFFSET_BITS = 32
 
@@ -72,6 +73,16 @@ class LogIndex:
         self._body_bytes.append(place.body_bytes)
         if kind == CHANGE:
             self.changes.append(index)
+
+    def put_run(self, entries: Sequence[Entry], segment: int, offsets: Sequence[int]) -> None:
+        """The same for consecutive entries whose records lie in one file."""
+        first = entries[0].index
+        if first <= self.last:
+            self._cut(first)
+        self._terms.extend([entry.term for entry in entries])
+        self._places.extend([segment << _OFFSET_BITS | offset for offset in offsets])
+        self._body_bytes.extend([len(entry.data) + ENTRY_HEAD.size for entry in entries])
+        self.changes += [entry.index for entry in entries if entry.kind == CHANGE]
 
     def forget(self, index: int, term: int) -> None:
         """Make (index, term) the base: entries up to there are forgotten."""

@@ -18,16 +18,14 @@ from typing import Final, NamedTuple
 
 from django_keyspace.exceptions import DamagedJournal, DiskFailed, NoSpace
 from django_keyspace.node.disk import Disk
-from django_keyspace.node.journal.index import Place
 from django_keyspace.node.journal.records import (
-    BODY_BYTES_MAX,
+    BATCH_BYTES_MAX,
     ENTRY_HEAD,
     INDEX,
-    LAST_OF_BATCH,
     PAIR,
-    Encoder,
     Kind,
     SegmentHead,
+    encode,
     pack_state,
     record_size,
 )
@@ -126,9 +124,7 @@ class Journal:
             "",
             _pack_snapshot(bootstrap),
         )
-        encoder = Encoder(1, 1, 0)
-        encoder.add(Kind.SEGMENT, head.pack(), LAST_OF_BATCH)
-        self._segments.make(1, self._segment_bytes, encoder.finish())
+        self._segments.make(1, self._segment_bytes, encode([(Kind.SEGMENT, head.pack())], 1, 1, 0).data)
         self._segments.close()
 
     def _recover(self, known_index: int) -> None:
@@ -211,7 +207,7 @@ class Journal:
         """
         self._require_running()
         records: list[tuple[int, bytes]] = []
-        entries: list[Entry] = []
+        runs: list[tuple[Sequence[Entry], int]] = []  # entries of a batch, and where their records begin
         term, vote, commit, last = self._term, self._vote, self._commit, self._index.last
         for batch in batches:
             state = batch.hard_state
@@ -220,26 +216,33 @@ class Journal:
                 if (state.term, state.vote) != (term, vote):
                     term, vote = state.term, state.vote
                     records.append((Kind.STATE, pack_state(term, vote)))
-            for entry in batch.entries:
-                index, entry_term, kind, data = entry
-                require(
-                    commit < index <= last + 1,
-                    f"Entry {index} cannot be written: {commit} is committed, {last} the last.",
-                )
-                require(entry_term <= term, f"Entry {index} is of term {entry_term}, and this node is in term {term}.")
-                records.append((Kind.ENTRY, ENTRY_HEAD.pack(index, entry_term, kind) + data))
-                last = index
-            entries += batch.entries
+            if batch.entries:
+                runs.append((batch.entries, len(records)))
+                records += self._entry_records(batch.entries, term, commit, last)
+                last = batch.entries[-1].index
             if state is not None:
                 commit = state.commit
             require(commit <= last, f"Entry {commit} cannot be committed: the last one is {last}.")
         if records:
-            may_use_reserve = not entries or all(batch.may_use_reserve or not batch.entries for batch in batches)
-            places = self._write(records, commit, may_use_reserve=may_use_reserve)
-            self._log.show(
-                entries, [place for (kind, _), place in zip(records, places, strict=True) if kind == Kind.ENTRY]
-            )
+            may_use_reserve = all(batch.may_use_reserve or not batch.entries for batch in batches)
+            offsets = self._write(records, commit, may_use_reserve=may_use_reserve)
+            for entries, at in runs:
+                self._log.show(entries, self._number, offsets[at : at + len(entries)])
         self._term, self._vote, self._commit = term, vote, commit
+
+    @staticmethod
+    def _entry_records(entries: Sequence[Entry], term: int, commit: int, last: int) -> list[tuple[int, bytes]]:
+        """The records of a batch's entries, after a check that they may follow what there is."""
+        first = expected = entries[0].index
+        require(commit < first <= last + 1, f"Entry {first} cannot be written: {commit} is committed, {last} the last.")
+        records: list[tuple[int, bytes]] = []
+        pack, record_kind = ENTRY_HEAD.pack, Kind.ENTRY
+        for index, entry_term, kind, data in entries:
+            if index != expected or entry_term > term:
+                require(False, f"Entry {index} of term {entry_term} cannot stand at {expected} in term {term}.")
+            records.append((record_kind, pack(index, entry_term, kind) + data))
+            expected += 1
+        return records
 
     def note_snapshot(self, meta: SnapshotMeta) -> None:
         """Take note of a snapshot that is durable in a file of its own. Errors as for :meth:`append`."""
@@ -326,25 +329,22 @@ class Journal:
             self._stopped = f"The journal has failed ({error})"
             raise
 
-    def _write(self, records: list[tuple[int, bytes]], commit: int, *, may_use_reserve: bool) -> list[Place]:
-        """Write records as one batch and sync it. Returns: where each lies."""
-        size_bytes = sum(record_size(len(body)) for _, body in records) + record_size(INDEX.size)
-        require(size_bytes <= BODY_BYTES_MAX, f"A batch of {size_bytes:,} bytes is too large for the journal.")
-        try:
+    def _write(self, records: list[tuple[int, bytes]], commit: int, *, may_use_reserve: bool) -> list[int]:
+        """Write records as one batch and sync it. Returns: the offset of each in the current file."""
+        records.append((Kind.COMMIT, INDEX.pack(commit)))
+        encoded = encode(records, self._number, self._batch + 1, self._previous)
+        size_bytes = len(encoded.data)
+        require(size_bytes <= BATCH_BYTES_MAX, f"A batch of {size_bytes:,} bytes is too large for the journal.")
+        with self._stopping_if_disk_fails():
             self._clear_garbage()
-            self._make_room(size_bytes, may_use_reserve=may_use_reserve)
-            encoder = Encoder(self._number, self._batch + 1, self._previous)
-            begin, number = self._end, self._number
-            places = [Place(number, begin + encoder.add(kind, body), len(body)) for kind, body in records]
-            encoder.add(Kind.COMMIT, INDEX.pack(commit), LAST_OF_BATCH)
-            self._write_durably(self._end, encoder.finish())
-        except DiskFailed as error:
-            self._stopped = f"The journal has failed ({error})"
-            raise
-        self._end += encoder.size
-        self._previous = encoder.previous
+            if self._make_room(size_bytes, may_use_reserve=may_use_reserve):  # in a new file, the records are others
+                encoded = encode(records, self._number, self._batch + 1, self._previous)
+            self._write_durably(self._end, encoded.data)
+        begin = self._end
+        self._end += size_bytes
+        self._previous = encoded.previous
         self._batch += 1
-        return places
+        return [begin + offset for offset in encoded.offsets]
 
     def _write_durably(self, offset: int, data: bytes) -> None:
         file = self._segments.file(self._number)
@@ -362,16 +362,17 @@ class Journal:
             until, self._garbage_until = self._garbage_until, 0
             self._write_durably(self._end, bytes(until - self._end))
 
-    def _make_room(self, size_bytes: int, *, may_use_reserve: bool) -> None:
-        """See that the current file has room for so many bytes; begin a new one if it has not."""
+    def _make_room(self, size_bytes: int, *, may_use_reserve: bool) -> bool:
+        """See that the current file has room for so many bytes. Returns: whether a new one was begun."""
         left_bytes = self._size - self._end
         if size_bytes + self._reserve_bytes <= left_bytes:
-            return
+            return False
         try:
             self._begin_segment(size_bytes)
+            return True
         except NoSpace as error:
             if may_use_reserve and size_bytes <= left_bytes:
-                return
+                return False
             raise NoSpace(
                 f"The journal has no room for {size_bytes:,} bytes: {error} Nothing was written. Make room on the disk; the "
                 "node goes on by itself."
@@ -384,12 +385,11 @@ class Journal:
         room = size_bytes + self._reserve_bytes + record_size(SegmentHead.size_for(vote, snapshot))
         size = max(self._segment_bytes, room)
         head = SegmentHead(size, self._index.last + 1, *pair, self._commit, self._term, vote, snapshot)
-        encoder = Encoder(number, self._batch + 1, self._previous)
-        encoder.add(Kind.SEGMENT, head.pack(), LAST_OF_BATCH)
-        self._segments.make(number, size, encoder.finish())
+        encoded = encode([(Kind.SEGMENT, head.pack())], number, self._batch + 1, self._previous)
+        self._segments.make(number, size, encoded.data)
         self._begins[number] = head.next_index
         self._number, self._size = number, size
-        self._end, self._previous = encoder.size, encoder.previous
+        self._end, self._previous = len(encoded.data), encoded.previous
         self._batch += 1
 
     def _remove_forgotten(self) -> None:

@@ -20,6 +20,7 @@ zeros are masked, and padding is not zero.)
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -28,7 +29,7 @@ from zlib import crc32
 ALIGNMENT: Final = 32
 SECTOR_BYTES: Final = 512
 FORMAT: Final = 1
-BODY_BYTES_MAX: Final = 2**31
+BATCH_BYTES_MAX: Final = 2**31
 
 LAST_OF_BATCH: Final = 1
 MASKED: Final = 2
@@ -145,46 +146,48 @@ def padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-class Encoder:
-    """Makes the records of one batch, each chained to the one before.
+class Encoded(NamedTuple):
+    """The records of a batch, as they stand in a file.
+
+    Attributes:
+        data: their bytes.
+        offsets: where each begins, from the batch's beginning.
+        previous: CRC of the last one.
+    """
+
+    data: bytes
+    offsets: list[int]
+    previous: int
+
+
+def encode(records: Iterable[tuple[int, bytes]], segment: int, batch: int, previous: int) -> Encoded:
+    """Make the records of one batch, each chained to the one before; the last one is marked.
 
     Arguments:
+        records: kind and body of each.
         segment: the number of the file that they are for.
         batch: the number of the batch.
         previous: CRC of the record before the first.
-
-    Attributes:
-        previous: CRC of the last record.
-        size: bytes of all records so far.
     """
-
-    __slots__ = ("_batch", "_parts", "_segment", "previous", "size")
-
-    def __init__(self, segment: int, batch: int, previous: int) -> None:
-        self._segment = segment
-        self._batch = batch
-        self._parts: list[bytes] = []
-        self.previous = previous
-        self.size = 0
-
-    def add(self, kind: int, body: bytes, flags: int = 0) -> int:
-        """Add a record. Returns: its offset from the batch's beginning."""
-        if len(body) >= ALIGNMENT and _LONG_ZEROS in body:
+    parts: list[bytes] = []
+    offsets: list[int] = []
+    end = 0
+    records = list(records)
+    left = len(records)
+    for kind, body in records:
+        left -= 1
+        flags = 0 if left else LAST_OF_BATCH
+        if _LONG_ZEROS in body:
             body = body.translate(_MASK)
             flags |= MASKED
-        front = _FRONT.pack(len(body), crc32(body), self.previous, kind, flags, FORMAT, self._batch, self._segment)
-        crc = crc32(front)
-        at = self.size
+        front = _FRONT.pack(len(body), crc32(body), previous, kind, flags, FORMAT, batch, segment)
+        previous = crc32(front)
         used = HEADER_BYTES + len(body)
         gap = -used % ALIGNMENT
-        self._parts += (front, _CRC.pack(crc), body, _PADDING[:gap])
-        self.previous = crc
-        self.size = at + used + gap
-        return at
-
-    def finish(self) -> bytes:
-        """The bytes to be written."""
-        return b"".join(self._parts)
+        parts += (front, _CRC.pack(previous), body, _PADDING[:gap])
+        offsets.append(end)
+        end += used + gap
+    return Encoded(b"".join(parts), offsets, previous)
 
 
 def record_size(body_bytes: int) -> int:

@@ -64,17 +64,21 @@ class StoredLog:
                 at += len(run)
         return found
 
-    def show(self, entries: Sequence[Entry], places: Sequence[Place]) -> None:
-        """Make entries visible that are durable now; each replaces what was at its index, and behind."""
-        index, cache = self.index, self._cache
+    def show(self, entries: Sequence[Entry], segment: int, offsets: Sequence[int]) -> None:
+        """Make consecutive entries visible that are durable now; they replace what was at their indexes, and behind.
+
+        Arguments:
+            entries: one at least.
+            segment: the file in which they are.
+            offsets: where each is in it.
+        """
+        index, cache, first = self.index, self._cache, entries[0].index
         with self._lock:
-            for entry, place in zip(entries, places, strict=True):
-                at = entry.index
-                for gone in range(at, index.last + 1):
-                    self._uncache(gone)
-                index.put(at, entry.term, entry.kind, place)
-                cache[at] = entry
-                self._cache_bytes += entry.size_bytes
+            for gone in range(first, index.last + 1):
+                self._uncache(gone)
+            index.put_run(entries, segment, offsets)
+            cache.update(zip(range(first, first + len(entries)), entries, strict=True))
+            self._cache_bytes += sum([entry.size_bytes for entry in entries])
             while self._cache_bytes > self._cache_bytes_max:
                 self._uncache(next(iter(cache)))
 

@@ -18,7 +18,7 @@ from django_keyspace.node.raft.messages import ENTRY_OVERHEAD_BYTES
 
 logger = logging.getLogger("django_keyspace.node")
 
-GROUP_BATCHES_MAX: Final = 1_000
+GROUP_BATCHES_MAX: Final = 4_096
 GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
 
 Done = Callable[[KeyspaceError | None], None]
