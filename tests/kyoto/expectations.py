@@ -542,7 +542,17 @@ MISC = rows(
     ("tt.misc('get', [])", InvalidArgument),
     ("tt.misc('putlist', ['k'])", InvalidArgument),
     ("tt.misc('getpart', ['k', 'x'])", InvalidArgument, "tt['k'] = 'v'"),
-)
+    ("tt.misc('put', ['k', b'\\xff'])", [], "", "tt.get_bytes('k') == b'\\xff'"),
+    ("tt.misc('range')", [b"a", b"1", b"b", b"2"], "tt.set_bulk(a='1', b='2')"),
+) + [
+    *rows(
+        "3.3",
+        ("tt.misc('put', data={'k': [1]})", [], "", "tt['k'] == [1]"),
+        ("tt.misc('putcat', data={'k': [2]})", None, "tt['k'] = [1]", "tt['k'] == [1]"),
+        ("tt.misc('getlist', ['k'], decode_values=True)", [b"k", [1]], "tt['k'] = [1]"),
+        serializer=KT_JSON,
+    ),
+]
 
 EXPECTATIONS = [
     *RETURNS,

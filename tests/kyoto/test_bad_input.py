@@ -95,6 +95,7 @@ CALLS: dict[str, tuple[Callable[[Any], Any], type[Exception]]] = {
     "queue removing text": (lambda db: Queue(db, "q").remove("x", "y"), InvalidArgument),
     "script without a name": (lambda db: db.script("", {"a": "1"}), InvalidArgument),
     "script in a bad database": (lambda db: db.script("hset", db=99), ProtocolError),
+    "script with plain None": (lambda db: db.script("hset", {"a": None}, encode_values=False), TypeError),
     "script with None": (lambda db: db.script("hset", {"a": None}), TypeError),
 }
 

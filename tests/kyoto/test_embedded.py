@@ -197,6 +197,18 @@ def test_a_server_that_always_dies_stays_down(server: Make, caplog: pytest.LogCa
     assert embedded.run() is True and embedded.client.set("k", "v") == 1
 
 
+def test_a_server_that_cannot_be_started_again(server: Make, caplog: pytest.LogCaptureFixture) -> None:
+    embedded = server()
+    embedded.run()
+    monitor = embedded._monitor
+    embedded._node._flags.append("--no-such-flag")
+    with caplog.at_level(logging.ERROR, "django_keyspace.kyoto"):
+        os.kill(embedded.pid, signal.SIGKILL)
+        monitor.join(WAIT_S)
+    assert not monitor.is_alive() and embedded.pid is None and "could not be started again" in caplog.text
+    assert embedded.stop() is True
+
+
 def test_a_port_that_is_taken(server: Make) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -162,9 +162,9 @@ class Client(Steppable):
             if self._tell("cas", database, condition, None, None)[0]:
                 return value
 
-    def _append(self, database: int, key: Any, value: Any, expire: Expire | tuple[str, Expire]) -> bool:
+    def _append(self, database: int, key: Any, encoded: Value, expire: Expire | tuple[str, Expire]) -> bool:
         """Append to the stored form, or make the record. ``expire`` as the operation ``append`` has it."""
-        full, encoded = encode_key(key), self._encode(value)
+        full = encode_key(key)
         try:
             self._write("append", database, full, encoded, expire)
             return True
@@ -210,20 +210,23 @@ class Client(Steppable):
     # ------------------------------------------------------------------------------------------- many records
 
     def _get_records(self, database: int, keys: list[bytes]) -> list[bytes | None]:
-        """The records under keys, in their order. An answer too large for a frame is asked for in parts."""
-        if not keys:
-            return []
+        """The records under keys, in their order."""
         if len(keys) <= GET_KEYS_MAX:
-            try:
-                records: list[bytes | None] = self._read("get_many", database, keys)
-                return records
-            except ValueTooLarge as error:
-                if len(keys) == 1:
-                    raise in_kt_words(error) from error.__cause__
-            except KeyspaceError as error:
+            return self._get_some(database, keys) if keys else []
+        return [record for some in chunks(keys, GET_KEYS_MAX) for record in self._get_some(database, some)]
+
+    def _get_some(self, database: int, keys: list[bytes]) -> list[bytes | None]:
+        """One read of records. An answer too large for a frame is asked for in halves."""
+        try:
+            records: list[bytes | None] = self._read("get_many", database, keys)
+            return records
+        except ValueTooLarge as error:
+            if len(keys) == 1:
                 raise in_kt_words(error) from error.__cause__
-        middle = min(len(keys) // 2, GET_KEYS_MAX)
-        return self._get_records(database, keys[:middle]) + self._get_records(database, keys[middle:])
+        except KeyspaceError as error:
+            raise in_kt_words(error) from error.__cause__
+        middle = len(keys) // 2
+        return self._get_some(database, keys[:middle]) + self._get_some(database, keys[middle:])
 
     def _get_bulk(self, database: int, keys: Iterable[Any]) -> dict[Any, Any]:
         if not isinstance(keys, list):

@@ -204,8 +204,8 @@ class _Server(Generic[_Client]):
         Raises:
             KyotoTycoonError: it did not start; the message has what it said.
         """
+        self._forget_if_forked()
         with self._lock:
-            self._forget_if_forked()
             if self._node is not None:
                 logger.warning("run(): the embedded server is running already")
                 return False
@@ -237,8 +237,8 @@ class _Server(Generic[_Client]):
 
     def stop(self) -> bool:
         """Stop the server in good order. True; False, and a warning in the log, if it is not running."""
+        self._forget_if_forked()
         with self._lock:
-            self._forget_if_forked()
             node, monitor = self._node, self._monitor
             if node is None or monitor is None:
                 logger.warning("stop(): the embedded server is not running")
@@ -269,7 +269,7 @@ class _Server(Generic[_Client]):
     def _forget_if_forked(self) -> None:
         """In a forked child, the server is the parent's."""
         if not self._is_ours():
-            self._pid = os.getpid()
+            self._pid, self._lock = os.getpid(), threading.Lock()  # the old one may be held by a thread of the parent
             self._node = self._monitor = self._client = self._temporary = None
 
     def _remove_temporary(self) -> None:

@@ -70,7 +70,7 @@ def _put(presence: str) -> Command:
 def _put_cat(client: TokyoTyrant, arguments: Sequence[bytes]) -> Answer:
     for key, value in _pairs(arguments):
         try:
-            client._append(client._default_db, key, value, None)
+            client._append(client._default_db, key, _stored(client, value), None)
         except WrongType:
             return None
     return []

@@ -110,7 +110,7 @@ class KyotoTycoon(Client):
 
     def append(self, key: Any, value: Any, db: int | None = None, expire_time: int | None = None) -> bool:
         """Append to the value under a key, or store it if there is none. True."""
-        return self._append(self._database(db), key, value, ("set", expire_of_call(expire_time)))
+        return self._append(self._database(db), key, self._encode(value), ("set", expire_of_call(expire_time)))
 
     def exists(self, key: Any, db: int | None = None) -> bool:
         """Whether there is a value under a key."""

@@ -80,7 +80,7 @@ class TokyoTyrant(Client):
 
     def append(self, key: Any, value: Any) -> bool:
         """Append to the value under a key, or store it if there is none. True."""
-        return self._noted(self._append(self._default_db, key, value, None))
+        return self._noted(self._append(self._default_db, key, self._encode(value), None))
 
     def remove(self, key: Any) -> int:
         """Delete a key. The number of keys that were there: 1 or 0."""
