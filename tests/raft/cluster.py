@@ -299,18 +299,29 @@ class Cluster:
         """Election safety, and leader completeness."""
         if node.raft.role is not Role.LEADER:
             return
-        known = self.leaders.setdefault(node.raft.term, node.name)
-        if known != node.name:
+        known = self.leaders.get(node.raft.term)
+        if known == node.name:
+            return
+        if known is not None:
             raise Violated(f"{known} and {node.name} lead in term {node.raft.term}")
+        self.leaders[node.raft.term] = node.name
+        for entry in self.committed.values():
+            self.check_complete(node, entry)
+
+    def check_complete(self, node: Node, entry: Entry) -> None:
+        """A leader has every entry that an earlier term committed."""
         log = node.raft._state.log
-        for index in range(log.first_index, max(self.committed, default=0) + 1):
-            entry = self.committed.get(index)
-            if entry is not None and entry.term < node.raft.term and log.term(index) != entry.term:
-                raise Violated(f"{node.name} leads in term {node.raft.term} without committed entry {index}")
+        if entry.term < node.raft.term and log.first_index <= entry.index and log.term(entry.index) != entry.term:
+            raise Violated(f"{node.name} leads in term {node.raft.term} without committed entry {entry.index}")
 
     def check_committed(self, node: Node, entry: Entry) -> None:
         """State machine safety: no two nodes apply different entries at one index, and none skips one."""
-        known = self.committed.setdefault(entry.index, entry)
+        if entry.index not in self.committed:
+            self.committed[entry.index] = entry
+            for other in self.nodes.values():
+                if other.up and other.raft.role is Role.LEADER:
+                    self.check_complete(other, entry)
+        known = self.committed[entry.index]
         if known != entry:
             raise Violated(f"{node.name} applies {entry}, and {known} was applied elsewhere")
         if entry.index != node.store_index + 1:

@@ -81,7 +81,7 @@ def as_lists(value: Any) -> Any:
     return [as_lists(item) for item in value] if isinstance(value, tuple) else value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(message=MESSAGES)
 def test_rule_51_messages_arrive_as_they_were_sent(message: Message) -> None:
     wire = to_wire(message)
@@ -100,7 +100,7 @@ GARBAGE = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(message=MESSAGES, position=st.integers(0, 7), value=GARBAGE)
 def test_rule_51_a_wrong_field_is_refused_or_harmless(message: Message, position: int, value: Any) -> None:
     wire = to_wire(message)
@@ -112,7 +112,7 @@ def test_rule_51_a_wrong_field_is_refused_or_harmless(message: Message, position
     assert is_plain(to_wire(received))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(value=GARBAGE)
 def test_rule_51_garbage_is_refused(value: Any) -> None:
     with pytest.raises(BadMessage):
@@ -160,6 +160,7 @@ def test_rule_51_a_membership_is_checked_where_it_arrives(data: bytes) -> None:
         entry_from_wire((1, 1, CHANGE, data))
 
 
+@settings(max_examples=50, deadline=None)
 @given(membership=memberships())
 def test_a_membership_survives_its_entry(membership: Membership) -> None:
     assert membership_from_bytes(membership.to_bytes()) == membership

@@ -39,6 +39,7 @@ from .storage import MemoryStorage
 # --- Majorities -------------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=50, deadline=None)
 @given(values=st.lists(st.integers(0, 9), max_size=7))
 def test_what_a_majority_reached(values: list[int]) -> None:
     voters = [f"n{number}" for number in range(len(values))]
@@ -126,7 +127,7 @@ def test_history_follows_the_log() -> None:
 # --- The log against a model ------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_log_is_like_a_list(seed: int) -> None:
     """Appends, truncations, late writes and compaction in any order; every question is answered as a list would."""
