@@ -196,7 +196,7 @@ def range_digest(txn: Any, store: Environment, now_ms: int, database: int, low: 
     return hasher.digest()
 
 
-COUNT_SLICE_ROWS: Final = 20 * PAGE_ROWS_MAX
+COUNT_SLICE_ROWS: Final = PAGE_ROWS_MAX
 
 
 def status(txn: Any, store: Environment, now_ms: int) -> dict[str, Any]:
