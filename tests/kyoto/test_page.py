@@ -28,7 +28,6 @@ def section(heading: str) -> str:
 
 @pytest.mark.contract
 def test_examples_run(place: Place) -> None:
-    pytest.importorskip("lupa")
     namespace: dict[str, Any] = {"__name__": "page", "host": place.location()}
     with asyncio.Runner() as runner:
         compared = [

@@ -24,7 +24,6 @@ from django_keyspace.kyoto import (
     TokyoTyrant,
 )
 
-pytest.importorskip("lupa")
 Make = Callable[..., Any]
 
 
