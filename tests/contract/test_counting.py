@@ -6,7 +6,7 @@ import pytest
 
 from django_keyspace.exceptions import MissingKey, NotANumber, NumberOverflow, ValueTooLarge, WrongType
 from django_keyspace.operations import INT64_MAX, INT64_MIN
-from django_keyspace.store.record import Tag
+from django_keyspace.store.record import Flag, Tag
 from tests.contract.engines import VALUE_BYTES_MAX
 from tests.contract.records import (
     ABSENT_KEY,
@@ -183,3 +183,28 @@ def test_append_to_nothing_with_a_timeout_of_0(do: Do) -> None:
     put(do, b"live", b"x")
     assert do("append", DB, b"live", val(b"y"), 0) == 2
     assert do("exists", DB, b"live") is True
+
+
+DECIMAL = int(Flag.DECIMAL)
+
+
+@covers("incr", "incr_float")
+@pytest.mark.parametrize("tag", [Tag.TEXT, Tag.BYTES])
+@pytest.mark.parametrize(("data", "sum_"), [(b"10", 11), (b"-5", -4), (b"007", 8), (b"", 1), (b"-0", 1)])
+def test_text_that_is_flagged_as_decimal_is_counted(do: Do, tag: int, data: bytes, sum_: int) -> None:
+    deadline_ms = deadline_of(store(do, b"n", val(data, tag, DECIMAL), 60_000))
+    assert do("incr", DB, b"n", 1, None, None, EVICTABLE) == sum_
+    record = do("get", DB, b"n")
+    assert (tag_of(record), payload(record), flags_of(record)) == (Tag.INTEGER, b"%d" % sum_, DECIMAL)
+    assert deadline_of(record) == deadline_ms
+    store(do, b"f", val(data, tag, DECIMAL))
+    assert do("incr_float", DB, b"f", 1.5, None, None, EVICTABLE) == sum_ + 0.5
+
+
+@covers("incr")
+@pytest.mark.parametrize("data", [b"-", b"+5", b" 5", b"1.5", b"1_0", b"abc", b"\xd9\xa3", b"5\n", b"9" * 5_000])
+def test_flagged_text_that_is_no_decimal_integer_is_not_counted(do: Do, data: bytes) -> None:
+    before = store(do, b"n", val(data, Tag.TEXT, DECIMAL))
+    with pytest.raises(NotANumber):
+        do("incr", DB, b"n", 1, 0, None, EVICTABLE)
+    assert do("get", DB, b"n") == before

@@ -23,6 +23,7 @@ from django_keyspace.exceptions import (
     InvalidArgument,
     KeyspaceError,
     NoConnection,
+    NoLeader,
     Overloaded,
     ProtocolError,
     UnknownOutcome,
@@ -284,3 +285,46 @@ def test_results_get_back_the_types_that_the_store_gives() -> None:
 def test_results_of_another_shape_are_a_protocol_error(name: str, result: object) -> None:
     with pytest.raises(ProtocolError):
         shape_result(name, ([("get", 0, b"k")], [("get", 0, b"k")]), result)
+
+
+def looking(leader_timeout_ms: int, deadline_at_s: float = 105.0) -> Attempts:
+    """A call that began at 100 s and may look for a node for so long."""
+    return Attempts("get", (HERE,), 0, deadline_at_s, 5000, leader_timeout_ms, jitter=lambda: 0.5)
+
+
+def test_a_call_with_a_leader_timeout_looks_for_a_node_until_it_is_over() -> None:
+    call, now_s, tries = looking(2000), 100.0, 0
+    assert call.connect_by_s == 102.0
+    with pytest.raises(NoLeader, match="2,000 ms"):
+        while True:
+            pause_s = call.after(UNREACHABLE, now_s)
+            assert now_s + pause_s <= 102.0
+            now_s, tries = now_s + pause_s, tries + 1
+    assert now_s == 102.0
+    assert tries > ATTEMPTS_MAX
+
+
+def test_the_shorter_of_both_times_ends_the_call() -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        looking(9000).after(UNREACHABLE, 105.0)
+    assert caught.value.reached is False
+    with pytest.raises(NoLeader):
+        looking(1000).after(UNREACHABLE, 101.0)
+
+
+def test_the_leader_timeout_begins_when_the_node_went_away() -> None:
+    call = looking(2000)
+    gone = Failure(connection_broke(HERE, "reset"), sent=True, reached=True)
+    assert call.after(gone, 102.9) == 0.0
+    assert call.connect_by_s == 104.9
+    assert call.after(UNREACHABLE, 104.0) > 0
+    with pytest.raises(NoLeader):
+        call.after(UNREACHABLE, 104.9)
+
+
+def test_an_overloaded_node_is_not_asked_for_ever_either() -> None:
+    call, busy = looking(4000), Failure(Overloaded("full"), sent=False, reached=True)
+    with pytest.raises(Overloaded) as caught:
+        for _ in range(ATTEMPTS_MAX):
+            call.after(busy, 100.0)
+    assert caught.value.reached is True
