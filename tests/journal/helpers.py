@@ -39,6 +39,12 @@ def append(journal: Journal, first: int, count: int, term: int = 1, commit: int 
     journal.append([batch(first, count, term, commit, data)])
 
 
+def compact(journal: Journal, index: int) -> None:
+    """Forget, for those who read and on the disk."""
+    journal.forget(index)
+    journal.compact()
+
+
 def log_of(journal: Journal) -> list[Entry]:
     """All entries."""
     if journal.last_index() < journal.first_index():

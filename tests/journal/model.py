@@ -19,7 +19,7 @@ from django_keyspace.node.disk import read_file
 from django_keyspace.node.journal import Batch
 from django_keyspace.node.raft.messages import Entry, SnapshotMeta
 from django_keyspace.node.raft.storage import HardState
-from tests.journal.helpers import BOOTSTRAP, MEMBERS, entry, log_of, open_journal, segment_names
+from tests.journal.helpers import BOOTSTRAP, MEMBERS, compact, entry, log_of, open_journal, segment_names
 from tests.sim.disk import PowerCut, SimDisk
 
 DATA = (b"", b"x", b"\0" * 40, b"y" * 150, b"\0" * 1100, b"\xa5" * 700, bytes(range(256)) * 6, b"z" * 9000)
@@ -105,7 +105,8 @@ class Ordeal:
         p = self.promise
         base = max(index - behind, p.base)
         if self.promise.snapshot == meta and base > p.base:
-            self._do(replace(p, base=base, durable_commit=p.commit), lambda: self.journal.compact(base))
+            self.promise = replace(p, base=base)  # at once, for those who read
+            self._do(replace(self.promise, durable_commit=p.commit), lambda: compact(self.journal, base))
 
     def restore(self, ahead: int) -> None:
         """Go on from a snapshot that came from elsewhere."""

@@ -90,10 +90,8 @@ def remove_before_it_is_durable(patch: Patch) -> None:
 
     def write(journal: Any, records: Any, commit: int, **options: Any) -> Any:
         if records[0][0] == 5:
-            index, term = journal._index.base_index, journal._index.base_term
-            journal._index.base_index = int.from_bytes(records[0][1][:8], "little")
+            journal._durable_base = int.from_bytes(records[0][1][:8], "little")
             journal._remove_forgotten()
-            journal._index.base_index, journal._index.base_term = index, term
         return original(journal, records, commit, **options)
 
     patch(Journal, "_write", write)

@@ -13,7 +13,7 @@ from django_keyspace.node.journal import Batch, Journal
 from django_keyspace.node.journal.records import SECTOR_BYTES, SegmentHead, encode, header_at
 from django_keyspace.node.raft.messages import SnapshotMeta
 from django_keyspace.node.raft.storage import HardState
-from tests.journal.helpers import MEMBERS, append, log_of, open_journal, segment_names, sim_disk
+from tests.journal.helpers import MEMBERS, append, compact, log_of, open_journal, segment_names, sim_disk
 from tests.sim.disk import SimDisk, sectors_of
 
 FIRST = "journal/0000000001.segment"
@@ -297,7 +297,7 @@ def test_rule_42_after_a_failed_write_or_sync_the_journal_takes_no_call(kind: st
     for call in (
         lambda: append(journal, 4, 3),
         lambda: journal.append([Batch(HardState(9, "", 0))]),
-        lambda: journal.compact(1),
+        journal.compact,
         lambda: journal.note_snapshot(meta),
         lambda: journal.restore(meta),
     ):
@@ -368,7 +368,7 @@ def test_rule_43_room_is_made_by_forgetting() -> None:
     fill(journal, disk)
     journal.append([Batch(HardState(1, "n2", journal.last_index()))])
     journal.note_snapshot(SnapshotMeta(150, 1, MEMBERS))
-    journal.compact(150)
+    compact(journal, 150)
     append(journal, journal.last_index() + 1, 10, commit=journal.hard_state().commit, data=b"d" * 50)
 
 
@@ -407,7 +407,7 @@ def test_rule_44_an_entry_that_has_changed_since_is_not_handed_out() -> None:
     journal = open_journal(disk)
     append(journal, 1, 3, data=b"d" * 100)
     journal = reopen(disk)
-    place = journal._index.place(2)
+    place = journal._log.index.place(2)
     disk.flip_bit(FIRST, place.offset + 80)
     assert journal.entries(1, 1, 0)
     with pytest.raises(DamagedJournal, match="Entry 2"):
@@ -424,7 +424,7 @@ def test_rule_44_a_record_in_the_place_of_another_is_not_handed_out() -> None:
     append(journal, 3, 1, term=2, data=b"d" * 100)
     journal = reopen(disk)
     content = contents(disk)[FIRST]
-    one, three = journal._index.place(1).offset, journal._index.place(3).offset
+    one, three = journal._log.index.place(1).offset, journal._log.index.place(3).offset
     overwrite(disk, FIRST, three, content[one : one + 160])
     with pytest.raises(DamagedJournal, match="another entry"):
         journal.entries(3, 3, 0)
@@ -434,7 +434,7 @@ def test_rule_44_a_record_in_the_place_of_another_is_not_handed_out() -> None:
     journal = open_journal(disk)
     append(journal, 1, 1, data=b"")
     journal = reopen(disk)
-    overwrite(disk, FIRST, journal._index.place(1).offset, content[state : state + 64])
+    overwrite(disk, FIRST, journal._log.index.place(1).offset, content[state : state + 64])
     with pytest.raises(DamagedJournal, match="another kind"):
         journal.entries(1, 1, 0)
 
@@ -454,7 +454,7 @@ def test_files_that_a_power_cut_has_brought_back_are_removed() -> None:
     kept = contents(disk)
     journal = reopen(disk)
     journal.note_snapshot(SnapshotMeta(15, 1, MEMBERS))
-    journal.compact(14)
+    compact(journal, 14)
     journal.close()
     assert segment_names(disk)[0] != FIRST
     for name in (FIRST, "journal/0000000009.segment.new"):

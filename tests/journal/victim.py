@@ -41,15 +41,23 @@ def main(folder: str) -> None:
         ahead.acquire()
         writer.submit(Batch(HardState(term, "n1", commit), entries), done(index, commit))
         commit = max(commit, index - 90)
-        if index % 150 == 0 and commit > journal.first_index():
-            writer.call(lambda commit=commit: compact(journal, commit), lambda error: None)
+        if index % 150 == 0:
+            writer.call(lambda commit=commit: note_snapshot(journal, commit), ended)
+        elif journal.snapshot().index - 5 > journal.first_index():
+            journal.forget(journal.snapshot().index - 5)
+            writer.call(journal.compact, ended)
+            assert journal.entries(journal.first_index(), journal.last_index(), 1)
 
 
-def compact(journal: Journal, commit: int) -> None:
+def note_snapshot(journal: Journal, commit: int) -> None:
     place = min(commit, journal.hard_state().commit)
-    if place >= journal.first_index():
+    if place > journal.snapshot().index:
         journal.note_snapshot(SnapshotMeta(place, journal.term(place), MEMBERS))
-        journal.compact(place - 5)
+
+
+def ended(error: KeyspaceError | None) -> None:
+    if error is not None:
+        raise SystemExit(str(error))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class Journal:
     """The journal in a folder of a disk. Made by :meth:`open`.
 
     One thread may write (:meth:`append`, :meth:`compact`, :meth:`restore`, :meth:`note_snapshot`, :meth:`close`) while
-    another one reads; reading never waits for a write or a sync.
+    another one reads, and says what to :meth:`forget`; reading never waits for a write or a sync.
 
     Attributes:
         syncs: how many writes were synced so far.
@@ -129,8 +129,8 @@ class Journal:
 
     def _recover(self, known_index: int) -> None:
         found = self._recovery.run()
-        self._index = found.index
         self._log = StoredLog(self._segments, found.index)
+        self._durable_base = found.index.base_index
         self._term, self._vote, self._commit = found.term, found.vote, found.commit
         self._snapshot = _unpack_snapshot(found.snapshot)
         self._begins = found.begins
@@ -144,9 +144,9 @@ class Journal:
                 self._segments.name(self._number),
                 self._end,
             )
-        if known_index > self._index.last:
+        if known_index > found.index.last:
             raise self._recovery.damaged(
-                f"entry {known_index} was applied, and the last one here is {self._index.last}"
+                f"entry {known_index} was applied, and the last one here is {found.index.last}"
             )
         self._segments.remove([number for number in self._segments.found() if number not in self._begins])
         self._remove_forgotten()
@@ -163,16 +163,15 @@ class Journal:
 
     def changes(self) -> Sequence[Entry]:
         """The entries behind the snapshot that change the membership."""
-        indexes = [index for index in self._index.changes if index > self._snapshot.index]
-        return [self.entries(index, index, 0)[0] for index in indexes]
+        return [self.entries(index, index, 0)[0] for index in self._log.changes_behind(self._snapshot.index)]
 
     def first_index(self) -> int:
         """Index of the oldest entry that is kept; one more than the last if there is none."""
-        return self._index.base_index + 1
+        return self._log.bounds()[0] + 1
 
     def last_index(self) -> int:
         """Index of the newest durable entry."""
-        return self._index.last
+        return self._log.bounds()[2]
 
     def term(self, index: int) -> int:
         """The term of an index from ``first_index() - 1`` to ``last_index()``."""
@@ -208,7 +207,7 @@ class Journal:
         self._require_running()
         records: list[tuple[int, bytes]] = []
         runs: list[tuple[Sequence[Entry], int]] = []  # entries of a batch, and where their records begin
-        term, vote, commit, last = self._term, self._vote, self._commit, self._index.last
+        term, vote, commit, last = self._term, self._vote, self._commit, self.last_index()
         for batch in batches:
             state = batch.hard_state
             if state is not None:
@@ -247,30 +246,36 @@ class Journal:
     def note_snapshot(self, meta: SnapshotMeta) -> None:
         """Take note of a snapshot that is durable in a file of its own. Errors as for :meth:`append`."""
         self._require_running()
+        base_index, _, last = self._log.bounds()
         require(
-            self.first_index() - 1 <= meta.index <= self._index.last,
-            f"A snapshot of {meta.index} does not fit a log from {self.first_index()} to {self._index.last}.",
+            base_index <= meta.index <= last,
+            f"A snapshot of {meta.index} does not fit a log from {base_index + 1} to {last}.",
         )
         self._write([(Kind.SNAPSHOT, _pack_snapshot(meta))], self._commit, may_use_reserve=True)
         self._snapshot = meta
 
-    def compact(self, index: int) -> None:
-        """Forget the entries up to ``index``, and remove files that hold nothing else.
+    def forget(self, index: int) -> None:
+        """Have the log begin after ``index``. Called on the thread that reads, so that it never looks for what has gone.
 
         Arguments:
             index: an index that a snapshot covers; with two snapshots kept, the older one.
+        """
+        require(
+            index <= min(self._commit, self._snapshot.index), f"Entry {index} is not in a snapshot: it has to be kept."
+        )
+        self._log.forget(index)
+
+    def compact(self) -> None:
+        """After :meth:`forget`: make it durable, and remove the files that are not needed any more.
+
         Raises:
             NoSpace, DiskFailed: as for :meth:`append`.
         """
         self._require_running()
-        require(
-            index <= min(self._commit, self._snapshot.index), f"Entry {index} is not in a snapshot: it has to be kept."
-        )
-        if index <= self._index.base_index:
-            return
-        term = self._index.term(index)
-        self._write([(Kind.BASE, PAIR.pack(index, term))], self._commit, may_use_reserve=True)
-        self._log.forget(index, term)
+        base_index, base_term, _ = self._log.bounds()
+        if base_index > self._durable_base:
+            self._write([(Kind.BASE, PAIR.pack(base_index, base_term))], self._commit, may_use_reserve=True)
+            self._durable_base = base_index
         self._remove_forgotten()
 
     def restore(self, meta: SnapshotMeta) -> None:
@@ -284,12 +289,14 @@ class Journal:
         self._require_running()
         require(meta.index >= self._commit, f"A snapshot of {meta.index} was installed over commit {self._commit}.")
         commit = max(self._commit, meta.index)
-        if self.first_index() - 1 <= meta.index <= self._index.last and self._index.term(meta.index) == meta.term:
+        base_index, _, last = self._log.bounds()
+        if base_index <= meta.index <= last and self._log.term(meta.index) == meta.term:
             self._write([(Kind.SNAPSHOT, _pack_snapshot(meta))], commit, may_use_reserve=True)
             self._commit, self._snapshot = commit, meta
             return
         self._write([(Kind.RESET, _pack_snapshot(meta))], commit, may_use_reserve=True)
         self._log.reset(meta.index, meta.term)
+        self._durable_base = meta.index
         self._commit, self._snapshot = commit, meta
         for number in self._begins:
             self._begins[number] = 0  # nothing in an earlier file is needed any more
@@ -380,11 +387,11 @@ class Journal:
 
     def _begin_segment(self, size_bytes: int) -> None:
         number = self._number + 1
-        pair = self._index.base_index, self._index.base_term
+        base_index, base_term, last = self._log.bounds()
         vote, snapshot = self._vote, _pack_snapshot(self._snapshot)
         room = size_bytes + self._reserve_bytes + record_size(SegmentHead.size_for(vote, snapshot))
         size = max(self._segment_bytes, room)
-        head = SegmentHead(size, self._index.last + 1, *pair, self._commit, self._term, vote, snapshot)
+        head = SegmentHead(size, last + 1, base_index, base_term, self._commit, self._term, vote, snapshot)
         encoded = encode([(Kind.SEGMENT, head.pack())], number, self._batch + 1, self._previous)
         self._segments.make(number, size, encoded.data)
         self._begins[number] = head.next_index
@@ -397,7 +404,7 @@ class Journal:
         numbers = sorted(self._begins)
         forgotten = []
         for number, follower in pairwise(numbers):
-            if self._begins[follower] > self._index.base_index + 1:
+            if self._begins[follower] > self._durable_base + 1:
                 break
             forgotten.append(number)
         for number in forgotten:

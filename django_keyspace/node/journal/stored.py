@@ -39,6 +39,16 @@ class StoredLog:
         self._cache_bytes = 0
         self._cache_bytes_max = cache_bytes_max
 
+    def bounds(self) -> tuple[int, int, int]:
+        """The base's index and term, and the last index."""
+        with self._lock:
+            return self.index.base_index, self.index.base_term, self.index.last
+
+    def changes_behind(self, index: int) -> list[int]:
+        """The indexes, behind that one, of entries that change the membership."""
+        with self._lock:
+            return [change for change in self.index.changes if change > index]
+
     def term(self, index: int) -> int:
         """The term of an entry, or of the base."""
         with self._lock:
@@ -82,12 +92,13 @@ class StoredLog:
             while self._cache_bytes > self._cache_bytes_max:
                 self._uncache(next(iter(cache)))
 
-    def forget(self, index: int, term: int) -> None:
+    def forget(self, index: int) -> None:
         """Entries up to ``index`` are not needed any more."""
         with self._lock:
-            for gone in range(self.index.start, index + 1):
-                self._uncache(gone)
-            self.index.forget(index, term)
+            if index > self.index.base_index:
+                for gone in range(self.index.start, index + 1):
+                    self._uncache(gone)
+                self.index.forget(index, self.index.term(index))
 
     def reset(self, index: int, term: int) -> None:
         """No entry is needed any more: the log begins after (index, term)."""
