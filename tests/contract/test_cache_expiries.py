@@ -68,6 +68,7 @@ def test_bad_timeouts_are_refused(face: Face, timeout: Any) -> None:
 
 
 @covers("set_expiry", "remove_expiry")
+@pytest.mark.filterwarnings("ignore::django.core.cache.backends.base.CacheKeyWarning")
 @pytest.mark.parametrize("key", ["", b"k", None, ["k"], "k" * 1025])
 def test_bad_keys_are_refused(face: Face, key: Any) -> None:
     with pytest.raises(InvalidKey):
