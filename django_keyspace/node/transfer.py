@@ -68,7 +68,7 @@ class SnapshotSender:
     Arguments:
         snapshots: the leader's snapshots.
         snapshot: the one to be sent.
-        transfer: a number larger than that of any transfer to this peer before, also by other leaders: the term is its upper half.
+        transfer: a number that grows with each transfer to this peer, also of other leaders: its upper half is the term.
         chunk_bytes: bytes in one message.
         window_bytes: bytes that may be under way.
         retries_max: how often :meth:`retry` may be called without progress.

@@ -214,7 +214,8 @@ class Ordeal:
     def _start(self) -> None:
         while True:
             try:
-                self.journal = open_journal(self.disk, bootstrap=None, known_index=self.promise.durable_commit)
+                self.journal = open_journal(self.disk, bootstrap=None)
+                self.journal.require_reaches(self.promise.durable_commit)
                 break
             except PowerCut:
                 self.disk.crash()

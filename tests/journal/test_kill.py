@@ -35,7 +35,8 @@ def test_rule_1_and_16_a_killed_process_loses_nothing_that_it_acknowledged(tmp_p
             if line.endswith("\n"):
                 acknowledged = tuple(map(int, line.split()))
         last, term, commit = acknowledged
-        journal = Journal.open(HostDisk(str(tmp_path)), known_index=commit)
+        journal = Journal.open(HostDisk(str(tmp_path)))
+        journal.require_reaches(commit)
         state = journal.hard_state()
         assert journal.last_index() >= last
         assert (state.term, state.vote) >= (term, "n1")

@@ -86,7 +86,6 @@ class Journal:
         *,
         folder: str = FOLDER,
         bootstrap: SnapshotMeta | None = None,
-        known_index: int = 0,
         segment_bytes: int = SEGMENT_BYTES,
         remedy: str = REMEDY,
     ) -> Journal:
@@ -96,7 +95,6 @@ class Journal:
             disk: the node's disk.
             folder: the journal's folder on it.
             bootstrap: for a node that has never run: what its log begins after. Without it the journal must exist.
-            known_index: an index that is known to be committed, such as what the store has applied.
             segment_bytes: size of a file; a larger batch gets a larger one.
             remedy: the command that lets the node join again, for the message of :class:`DamagedJournal`.
         Raises:
@@ -110,7 +108,7 @@ class Journal:
             if bootstrap is None:
                 raise journal._recovery.damaged("it is not there")
             journal._begin(bootstrap)
-        journal._recover(known_index)
+        journal._recover()
         return journal
 
     def _begin(self, bootstrap: SnapshotMeta) -> None:
@@ -127,7 +125,7 @@ class Journal:
         self._segments.make(1, self._segment_bytes, encode([(Kind.SEGMENT, head.pack())], 1, 1, 0).data)
         self._segments.close()
 
-    def _recover(self, known_index: int) -> None:
+    def _recover(self) -> None:
         found = self._recovery.run()
         self._log = StoredLog(self._segments, found.index)
         self._durable_base = found.index.base_index
@@ -144,12 +142,18 @@ class Journal:
                 self._segments.name(self._number),
                 self._end,
             )
-        if known_index > found.index.last:
-            raise self._recovery.damaged(
-                f"entry {known_index} was applied, and the last one here is {found.index.last}"
-            )
         self._segments.remove([number for number in self._segments.found() if number not in self._begins])
         self._remove_forgotten()
+
+    def require_reaches(self, applied_index: int) -> None:
+        """At a start, after an unfinished :meth:`restore` was done again: the log reaches to what the store has applied.
+
+        Raises:
+            DamagedJournal: it does not. Its end is missing, and with it perhaps a vote.
+        """
+        last = self.last_index()
+        if applied_index > last:
+            raise self._recovery.damaged(f"entry {applied_index} was applied, and the last one here is {last}")
 
     # ------------------------------------------------------------------------------------------------ reading
 
