@@ -16,7 +16,7 @@ import pytest
 from django.test import override_settings
 
 from django_keyspace import exceptions
-from django_keyspace.backend.kyoto import errors, serializers
+from django_keyspace.backend.kyoto import arguments, errors, serializers
 from django_keyspace.backend.kyoto.client import GET_KEYS_MAX
 from django_keyspace.exceptions import ERRORS_BY_CODE, KeyspaceError, NotANumber, WrongType
 from django_keyspace.kyoto import (
@@ -199,6 +199,17 @@ def test_damaged_records_are_errors(store_folder: Path) -> None:
     for name in (serializers.KT_BINARY, serializers.KT_NONE, KT_JSON):
         with pytest.raises(exceptions.DamagedStore):
             KyotoTycoon(store_folder, serializer=name)._decode(bytes(record))
+
+
+# --- Expiry -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("at_ms", "left_ms"), [(5_000, 1000), (5_001, 999), (5_999, 1)])
+def test_no_seconds_are_the_rest_of_this_one(at_ms: int, left_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In all calls but those of ``set`` and its like, where they are none at all."""
+    monkeypatch.setattr(arguments.time, "time_ns", lambda: at_ms * 1_000_000 + 7)
+    assert arguments.expire_of_call(0) == arguments.expire_of_call(0.9) == left_ms
+    assert arguments.expire_of_set(0) is None and arguments.expire_of_call(None) is None
 
 
 # --- Many keys, many threads ------------------------------------------------------------------------------------------

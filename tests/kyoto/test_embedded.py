@@ -219,6 +219,15 @@ def test_a_port_that_is_taken(server: Make) -> None:
         assert embedded.pid is None and not monitors()
 
 
+def test_a_random_port_that_somebody_else_takes_first(server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        ports = iter([listener.getsockname()[1], free_port("127.0.0.1")])
+        monkeypatch.setattr("django_keyspace.backend.kyoto.embedded.free_port", lambda host: next(ports))
+        assert server().run() is True
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -8,7 +8,6 @@ is started again on the same port and the same data, a few times per minute at m
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import random
@@ -29,7 +28,7 @@ from django_keyspace.backend.kyoto.tycoon import KyotoTycoon
 from django_keyspace.backend.kyoto.tyrant import TokyoTyrant
 from django_keyspace.exceptions import KeyspaceError
 from django_keyspace.operations import DATABASES_DEFAULT, VALUE_BYTES_MAX_DEFAULT
-from django_keyspace.testing import RunningNode
+from django_keyspace.testing import NodeDidNotStart, RunningNode
 
 logger = logging.getLogger("django_keyspace.kyoto")
 
@@ -54,10 +53,19 @@ def free_port(host: str) -> int:
     """A random port from 16,000 to 32,000 on which nobody listens."""
     for _ in range(1000):
         port = random.randint(*PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((host, port))
+        if is_free(host, port):
             return port
     raise KyotoTycoonError(f"No port from {PORTS[0]} to {PORTS[1]} is free on {host}.")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens on a port."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def node_flags(server_args: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -222,9 +230,15 @@ class _Server(Generic[_Client]):
 
     def _start(self) -> None:
         port = self._port or free_port(self._host)
-        address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
-        node = RunningNode(Path(self._data or self._temporary or "."), self._flags, _NODE_ID, address)
+        node = self._make_node(port)
         try:
+            node.start()
+        except NodeDidNotStart:
+            node.close()
+            if self._port is not None or is_free(self._host, port):
+                raise
+            port = free_port(self._host)  # somebody was faster at the random one
+            node = self._make_node(port)
             node.start()
         except BaseException:
             node.close()
@@ -234,6 +248,10 @@ class _Server(Generic[_Client]):
         self._monitor = _Monitor(node, self._lock)
         self._monitor.start()
         _servers.add(self)
+
+    def _make_node(self, port: int) -> RunningNode:
+        address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
+        return RunningNode(Path(self._data or self._temporary or "."), self._flags, _NODE_ID, address)
 
     def stop(self) -> bool:
         """Stop the server in good order. True; False, and a warning in the log, if it is not running."""
