@@ -90,6 +90,8 @@ class Cluster:
         self.cut: set[tuple[str, str]] = set()
         self.leaders: dict[int, str] = {}
         self.committed: dict[int, Entry] = {}
+        self.committed_in: dict[int, int] = {}
+        """By index: a term in which it is committed, perhaps since an earlier one."""
         self.delivered = 0
         names = list(names)
         for name in names:
@@ -309,15 +311,20 @@ class Cluster:
             self.check_complete(node, entry)
 
     def check_complete(self, node: Node, entry: Entry) -> None:
-        """A leader has every entry that an earlier term committed."""
+        """A leader has every entry that an earlier term committed. (Not: that an earlier term made. See figure 8.)"""
         log = node.raft._state.log
-        if entry.term < node.raft.term and log.first_index <= entry.index and log.term(entry.index) != entry.term:
+        if (
+            self.committed_in[entry.index] < node.raft.term
+            and log.first_index <= entry.index
+            and log.term(entry.index) != entry.term
+        ):
             raise Violated(f"{node.name} leads in term {node.raft.term} without committed entry {entry.index}")
 
     def check_committed(self, node: Node, entry: Entry) -> None:
         """State machine safety: no two nodes apply different entries at one index, and none skips one."""
         if entry.index not in self.committed:
             self.committed[entry.index] = entry
+            self.committed_in[entry.index] = node.raft.term
             for other in self.nodes.values():
                 if other.up and other.raft.role is Role.LEADER:
                     self.check_complete(other, entry)
