@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_keyspace.node.raft import (
@@ -32,6 +32,7 @@ from django_keyspace.node.raft import (
     to_wire,
 )
 
+STEADY = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 NUMBERS = st.integers(0, 2**63 - 1)
 NODES = st.text(min_size=1, max_size=8)
 ADDRESS = (NODES, NODES, NUMBERS)
@@ -81,7 +82,7 @@ def as_lists(value: Any) -> Any:
     return [as_lists(item) for item in value] if isinstance(value, tuple) else value
 
 
-@settings(max_examples=80, deadline=None)
+@STEADY
 @given(message=MESSAGES)
 def test_rule_51_messages_arrive_as_they_were_sent(message: Message) -> None:
     wire = to_wire(message)
@@ -100,7 +101,7 @@ GARBAGE = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@STEADY
 @given(message=MESSAGES, position=st.integers(0, 7), value=GARBAGE)
 def test_rule_51_a_wrong_field_is_refused_or_harmless(message: Message, position: int, value: Any) -> None:
     wire = to_wire(message)
@@ -112,11 +113,14 @@ def test_rule_51_a_wrong_field_is_refused_or_harmless(message: Message, position
     assert is_plain(to_wire(received))
 
 
-@settings(max_examples=100, deadline=None)
+@STEADY
 @given(value=GARBAGE)
 def test_rule_51_garbage_is_refused(value: Any) -> None:
-    with pytest.raises(BadMessage):
-        from_wire(value)
+    try:
+        received = from_wire(value)
+    except BadMessage:
+        return
+    assert to_wire(received) == value  # By luck it is a message.
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_rule_51_a_membership_is_checked_where_it_arrives(data: bytes) -> None:
         entry_from_wire((1, 1, CHANGE, data))
 
 
-@settings(max_examples=50, deadline=None)
+@STEADY
 @given(membership=memberships())
 def test_a_membership_survives_its_entry(membership: Membership) -> None:
     assert membership_from_bytes(membership.to_bytes()) == membership

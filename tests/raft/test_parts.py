@@ -6,7 +6,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_keyspace.node.raft import (
@@ -36,10 +36,12 @@ from django_keyspace.node.raft.quorum import Outcome, majority, outcome, reached
 from .bench import Bench
 from .storage import MemoryStorage
 
+STEADY = settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
 # --- Majorities -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@STEADY
 @given(values=st.lists(st.integers(0, 9), max_size=7))
 def test_what_a_majority_reached(values: list[int]) -> None:
     voters = [f"n{number}" for number in range(len(values))]
@@ -127,7 +129,7 @@ def test_history_follows_the_log() -> None:
 # --- The log against a model ------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@STEADY
 @given(seed=st.integers(0, 2**32))
 def test_log_is_like_a_list(seed: int) -> None:
     """Appends, truncations, late writes and compaction in any order; every question is answered as a list would."""
