@@ -75,7 +75,7 @@ class ScriptDatabase:
         self._questions = 0
 
     def answer(self, question: bytes) -> bytes:
-        """The answer to a question of Lua: ``V`` and a value, or ``E`` and why not.
+        """The answer to a question of Lua: a value, or ``E`` and why not.
 
         Raises:
             ScriptLimit: the script asks or writes too much; it must not go on.
