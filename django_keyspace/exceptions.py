@@ -270,6 +270,12 @@ class Overloaded(TransportError):
     code = "overloaded"
 
 
+class SessionExpired(TransportError):
+    """The client session has ended, so a node cannot know whether a resent write was done before; it does not do it."""
+
+    code = "session-expired"
+
+
 class UnknownOutcome(KeyspaceError):
     """A write was sent, and the connection broke or the time was over before its answer: it may have happened."""
 
