@@ -21,10 +21,10 @@ import argparse
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import median
 from typing import Any
 
@@ -101,20 +101,13 @@ class ThreadedJournal(BareJournal):
         self._writer = JournalWriter(self._journal)
 
     def write(self, count: int, depth: int) -> None:
-        room, failures = threading.Semaphore(depth), []
-
-        def done(error: Exception | None) -> None:
-            if error is not None:
-                failures.append(error)
-            room.release()
-
-        for entry in self._entries(count):
-            room.acquire()
-            self._writer.submit(Batch(None, (entry,)), done)
-        for _ in range(depth):
-            room.acquire()
-        if failures:
-            raise failures[0]
+        answers: SimpleQueue[Exception | None] = SimpleQueue()
+        for _ in range(0, count, depth):
+            for entry in self._entries(depth):
+                self._writer.submit(Batch(None, (entry,)), answers.put)
+            for _ in range(depth):
+                if (error := answers.get()) is not None:
+                    raise error
 
     def close(self) -> None:
         self._writer.stop()
