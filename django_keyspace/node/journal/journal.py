@@ -210,7 +210,7 @@ class Journal:
         """
         self._require_running()
         records: list[tuple[int, bytes]] = []
-        runs: list[tuple[Sequence[Entry], int]] = []  # entries of a batch, and where their records begin
+        runs: list[tuple[list[Entry], list[int]]] = []  # consecutive entries, and which record is whose
         term, vote, commit, last = self._term, self._vote, self._commit, self.last_index()
         for batch in batches:
             state = batch.hard_state
@@ -220,8 +220,13 @@ class Journal:
                     term, vote = state.term, state.vote
                     records.append((Kind.STATE, pack_state(term, vote)))
             if batch.entries:
-                runs.append((batch.entries, len(records)))
+                begin = len(records)
                 records += self._entry_records(batch.entries, term, commit, last)
+                if not runs or batch.entries[0].index != last + 1:
+                    runs.append(([], []))
+                entries, numbers = runs[-1]
+                entries += batch.entries
+                numbers += range(begin, len(records))
                 last = batch.entries[-1].index
             if state is not None:
                 commit = state.commit
@@ -229,8 +234,8 @@ class Journal:
         if records:
             may_use_reserve = all(batch.may_use_reserve or not batch.entries for batch in batches)
             offsets = self._write(records, commit, may_use_reserve=may_use_reserve)
-            for entries, at in runs:
-                self._log.show(entries, self._number, offsets[at : at + len(entries)])
+            for entries, numbers in runs:
+                self._log.show(entries, self._number, [offsets[number] for number in numbers])
         self._term, self._vote, self._commit = term, vote, commit
 
     @staticmethod
