@@ -161,7 +161,7 @@ class Cluster:
             if meta.index > node.store_index:
                 node.store = list(node.aside[meta.index, meta.term])
                 node.store_index = meta.index
-            node.snapshots = {meta.index: list(node.aside[meta.index, meta.term])}
+            node.snapshots[meta.index] = list(node.aside[meta.index, meta.term])
         node.storage.write(ready)
 
     def post(self, node: Node, messages: Iterable[Message]) -> None:
@@ -197,7 +197,7 @@ class Cluster:
         index = node.store_index if index is None else index
         assert index <= node.store_index, "only what is applied can be in a snapshot"
         meta = SnapshotMeta(index, node.storage.term(index), node.raft.membership_at(index))
-        node.snapshots = {index: [item for item in node.store if item[0] <= index]}
+        node.snapshots[index] = [item for item in node.store if item[0] <= index]
         node.storage.compact(meta, kept)
         return meta
 

@@ -231,6 +231,7 @@ class Schedule:
             self.propose()
             self.bustle()
         self.cluster.partition([name, *with_it], others[len(with_it) :])
+        self.cluster.nodes[name].slow_disk = self.random.random() < 0.3
         for _ in range(self.random.randrange(4)):
             self.propose()
         for _ in range(self.random.randrange(40)):
@@ -239,6 +240,8 @@ class Schedule:
             if self.random.random() < 0.2:
                 self.propose()
                 self.read()
+            if self.random.random() < 0.02:
+                self.crash()
         if self.random.random() < 0.5:
             self.heal()
         return True

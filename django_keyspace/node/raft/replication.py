@@ -31,14 +31,15 @@ def append_own(state: State, kind: int, data: bytes) -> Entry:
 
 def send_appends(state: State) -> None:
     """Send every peer what it lacks, as far as its window allows, and what is committed."""
+    last_index, committed = state.log.last_index, state.log.commit
     for peer, progress in state.peers.items():
-        while progress.next_index <= state.log.last_index and progress.has_room(state.config):
+        while progress.next_index <= last_index and progress.has_room(state.config):
             send_append(state, peer, progress, with_entries=True)
         if progress.check:
             progress.check = False
             if progress.flow is Flow.REPLICATE:
                 send_append(state, peer, progress, with_entries=False)
-        commit = min(progress.match, state.log.commit)
+        commit = min(progress.match, committed)
         if commit > progress.sent_commit:
             progress.sent_commit = commit
             state.send(Heartbeat(peer, state.node, state.term, commit, 0, state.log_time_ms))
