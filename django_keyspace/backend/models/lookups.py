@@ -308,11 +308,10 @@ def condition(meta: Options, keyword: str, value: Any) -> Condition:
         QueryError: the field has no such lookup, or the lookup takes no such value.
         InvalidValue: the field does not take the value.
     """
-    name, _, lookup = keyword.partition(SEPARATOR)
-    if keyword in meta.plans:
-        name, lookup = keyword, ""
+    name, separator, lookup = keyword.partition(SEPARATOR)
     field = meta.get_field(name)
-    lookup = lookup or "exact"
+    if not separator:
+        lookup = "exact"
     if value is None and lookup == "exact":
         return Condition(field.name, "isnull", True)
     known = lookups_of(field)

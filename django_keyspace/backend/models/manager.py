@@ -19,6 +19,9 @@ _HIDDEN: Final = frozenset({"as_manager", "delete", "adelete"})
 """Public methods of query sets that managers do not have: ``Visitor.objects.delete()`` is written too easily."""
 
 
+_PLAIN: Final[Any] = QuerySet
+
+
 class BaseManager:
     """What managers are without the methods of a query set.
 
@@ -39,8 +42,8 @@ class BaseManager:
         # Whoever changes how objects are found is asked each time; otherwise a get by key takes the short way.
         self._is_plain = (
             own.get_queryset is BaseManager.get_queryset
-            and self._queryset_class.get is QuerySet.get
-            and self._queryset_class.filter is QuerySet.filter
+            and self._queryset_class.get is _PLAIN.get
+            and self._queryset_class.filter is _PLAIN.filter
         )
         setattr(model, name, self)
 

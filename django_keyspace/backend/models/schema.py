@@ -1,0 +1,122 @@
+"""Which indexes of a model hold every record: the model's schema record, and what every write makes of it.
+
+``{"indexes": {name: "ready" or "building"}}``. A query may use an index that is ready. One that is new to a store with
+objects is being built until ``keyspace_reindex`` has visited them all; writes keep it in step from the first moment on.
+
+Every write has the condition that the schema is what the writing process knows. So a process that runs older code, and
+would not keep a new index in step, cannot write behind its back: its first write drops the index from the schema, and the
+index is built again once only processes are left that know it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import msgpack
+
+from django_keyspace.backend.models.access import Access
+from django_keyspace.backend.twins import Steps
+from django_keyspace.operations import Value
+from django_keyspace.store.record import Tag, payload_of, revision_of
+
+READY, BUILDING = "ready", "building"
+_TRUSTED_S: Final = 1.0
+"""A reader looks at the schema again after so long."""
+
+
+class SchemaSteps(Access):
+    """The schema of one model on one alias."""
+
+    _payload: bytes | None = None
+    _ready: frozenset[str] = frozenset()
+    _ready_until_s = 0.0
+
+    def ready_indexes(self) -> Steps[frozenset[str]]:
+        """Names of the indexes that hold every record of the model. Others must not be used to find objects."""
+        if time.monotonic() < self._ready_until_s:
+            return self._ready
+        record = yield "get", self.database, self.meta.schema_key
+        if record is None and not (yield from self.has_records()):
+            return frozenset(self.meta.indexes)
+        self._note(None if record is None else payload_of(record))
+        return self._ready
+
+    def has_records(self) -> Steps[bool]:
+        """Whether there is any object."""
+        rows, _ = yield "list", self.database, self._prefix, b"", False, True, 1, False
+        return bool(rows)
+
+    def schema_condition(self) -> Steps[tuple[int, tuple[Any, ...]]]:
+        """The condition of each write: the schema is what this process knows. Makes the schema at the first write."""
+        payload = self._payload
+        while payload is None:
+            payload = yield from self._agree()
+        return (self.database, ("value", self.meta.schema_key, None, payload))
+
+    def forget_schema(self) -> None:
+        """Look at the schema again: a write has found another one."""
+        self._payload, self._ready_until_s = None, 0.0
+
+    def _agree(self) -> Steps[bytes | None]:
+        """Bring the schema in the store into line with the model. None if somebody else was faster: try again."""
+        stored = yield "get", self.database, self.meta.schema_key
+        payload = None if stored is None else payload_of(stored)
+        states = _unpack(payload)
+        wanted = {name: states.get(name, BUILDING) for name in self.meta.indexes}
+        if payload is None or states != wanted:
+            payload = yield from self._swap(payload, wanted)
+            if payload is None:
+                return None
+            if BUILDING in wanted.values() and not (yield from self.has_records()):
+                # Announced first and looked then: whoever writes from now on knows of the indexes.
+                wanted = dict.fromkeys(wanted, READY)
+                payload = yield from self._swap(payload, wanted)
+        if payload is not None:
+            self._note(payload)
+        return payload
+
+    def schema_revision(self) -> Steps[int]:
+        """The revision of the schema record, after it was brought into line with the model."""
+        self.forget_schema()
+        yield from self.schema_condition()
+        record = yield "get", self.database, self.meta.schema_key
+        return 0 if record is None else int(revision_of(record)[0])
+
+    def mark_ready(self, revision: int) -> Steps[bool]:
+        """Say that every index holds every record. False if the schema was written since, so that they may not.
+
+        Arguments:
+            revision: that of the schema, from before the first record was looked at.
+        """
+        packed = _pack(dict.fromkeys(self.meta.indexes, READY))
+        value: Value = (int(Tag.MSGPACK), 0, packed)
+        swapped, _ = yield "cas", self.database, ("revision", self.meta.schema_key, revision), value, None
+        self.forget_schema()
+        return bool(swapped)
+
+    def _swap(self, payload: bytes | None, states: dict[str, str]) -> Steps[bytes | None]:
+        """Replace the schema. Its new payload, or None if it is not any more what was read."""
+        key = self.meta.schema_key
+        condition = ("absent", key) if payload is None else ("value", key, None, payload)
+        packed = _pack(states)
+        if packed == payload:
+            return packed
+        value: Value = (int(Tag.MSGPACK), 0, packed)
+        swapped, _ = yield "cas", self.database, condition, value, None
+        return packed if swapped else None
+
+    def _note(self, payload: bytes | None) -> None:
+        self._payload = payload if set(_unpack(payload)) == set(self.meta.indexes) and payload else None
+        states = _unpack(payload)
+        self._ready = frozenset(name for name in self.meta.indexes if states.get(name) == READY)
+        self._ready_until_s = time.monotonic() + _TRUSTED_S
+
+
+def _pack(states: dict[str, str]) -> bytes:
+    packed: bytes = msgpack.packb({"indexes": dict(sorted(states.items()))})
+    return packed
+
+
+def _unpack(payload: bytes | None) -> dict[str, str]:
+    return {} if payload is None else dict(msgpack.unpackb(payload)["indexes"])
