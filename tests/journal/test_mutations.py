@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.exceptions import DamagedJournal
+from django_keyspace.exceptions import DamagedJournal, KeyspaceError
+from django_keyspace.node import generations as generations_module
+from django_keyspace.node.generations import Generations
 from django_keyspace.node.journal import recovery
 from django_keyspace.node.journal.journal import Journal
 from django_keyspace.node.journal.records import Scan
 from django_keyspace.node.journal.recovery import Recovery
 from django_keyspace.node.journal.segments import Segments
 from django_keyspace.node.raft.errors import BrokenInvariant
+from django_keyspace.node.snapshot import SnapshotStore, SnapshotWriter
+from tests.journal import test_generations, test_snapshots
 from tests.journal.model import Broken, random_ordeal
 from tests.sim.disk import SimFile
 
@@ -121,3 +125,117 @@ def test_a_missing_rule_is_noticed(switch_off: Callable[[Patch], None], monkeypa
         except (KeyError, IndexError):
             continue  # a file was missed by something else than the check
     pytest.fail(f"none of {SEEDS} seeds noticed")
+
+
+# ------------------------------------------------------------------------------------------------ snapshots
+
+
+def adopt_without_the_folder(patch: Patch) -> None:
+    def adopt(snapshots: Any, temporary: str, made: Any) -> None:
+        snapshots.disk.rename(temporary, snapshots.path(made.file_name))
+        snapshots.kept.append(made)
+
+    patch(SnapshotStore, "adopt", adopt)
+
+
+def drop_the_old_ones_first(patch: Patch) -> None:
+    original = SnapshotStore.build
+
+    def build(snapshots: Any, *arguments: Any) -> None:
+        while snapshots.kept:
+            snapshots.disk.remove(snapshots.path(snapshots.kept.pop().file_name))
+        snapshots.disk.sync_folder(snapshots.folder)
+        original(snapshots, *arguments)
+
+    patch(SnapshotStore, "build", build)
+
+
+def name_it_before_it_is_synced(patch: Patch) -> None:
+    original = SnapshotWriter.finish
+
+    def finish(writer: Any) -> str:
+        writer._file = Unsynced(writer._file)
+        return original(writer)
+
+    patch(SnapshotWriter, "finish", finish)
+
+
+class Unsynced:
+    """A file whose sync does nothing."""
+
+    def __init__(self, file: Any) -> None:
+        self.write_at, self.close = file.write_at, file.close
+
+    def sync(self) -> None:
+        pass
+
+
+def point_at_a_folder_that_is_not_there_yet(patch: Patch) -> None:
+    def swap(generations: Any, number: int) -> None:
+        disk, folder = generations._disk, generations.folder_of(number)
+        text = b'{"format": 1, "generation": %d}' % number
+        generations_module.replace_file(disk, "generation.json", text)
+        disk.rename(folder + ".new", folder)
+        disk.sync_folder()
+        generations.number = number
+        generations._remove_others()
+
+    patch(Generations, "_swap", swap)
+
+
+def remove_the_old_store_first(patch: Patch) -> None:
+    original = Generations._swap
+
+    def swap(generations: Any, number: int) -> None:
+        generations._disk.remove(generations.folder)
+        generations._disk.sync_folder()
+        original(generations, number)
+
+    patch(Generations, "_swap", swap)
+
+
+def write_the_pointer_in_place(patch: Patch) -> None:
+    def replace(disk: Any, name: str, data: bytes) -> None:
+        disk.remove(name)
+        file = disk.create(name)
+        disk.sync_folder()
+        file.write_at(0, data)
+        file.sync()
+
+    patch(generations_module, "replace_file", replace)
+
+
+BUILDING = test_snapshots.test_rule_35_power_may_go_out_anywhere_while_one_is_built
+INSTALLING = test_generations.test_rule_35_power_may_go_out_anywhere_while_one_is_installed
+SNAPSHOT_CASES = [
+    pytest.param(adopt_without_the_folder, BUILDING, (), id="rule_46_the_snapshots_folder_is_synced"),
+    pytest.param(drop_the_old_ones_first, BUILDING, (), id="rule_38_two_snapshots_are_kept"),
+    pytest.param(name_it_before_it_is_synced, BUILDING, (), id="rule_35_a_snapshot_is_synced_before_it_is_named"),
+    pytest.param(
+        point_at_a_folder_that_is_not_there_yet,
+        INSTALLING,
+        (test_snapshots.snapshot(50, 3),),
+        id="rule_35_the_folder_is_durable_before_it_counts",
+    ),
+    pytest.param(
+        remove_the_old_store_first,
+        INSTALLING,
+        (test_snapshots.snapshot(50, 3),),
+        id="rule_35_the_old_store_stays_until_the_new_one_counts",
+    ),
+    pytest.param(
+        write_the_pointer_in_place,
+        INSTALLING,
+        (test_snapshots.snapshot(50, 3),),
+        id="rule_46_no_file_is_replaced_in_place",
+    ),
+]
+
+
+@pytest.mark.parametrize(("switch_off", "test", "arguments"), SNAPSHOT_CASES)
+def test_a_missing_rule_of_snapshots_is_noticed(
+    switch_off: Callable[[Patch], None], test: Callable[..., None], arguments: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch_off(monkeypatch.setattr)
+    with pytest.raises((AssertionError, KeyError, KeyspaceError)):
+        test(*arguments)

@@ -2,7 +2,8 @@
 
 Three layers of truth: what a program reads (the page cache), what is on its way to the medium, and what would survive a
 power cut. A write is on its way until the file is synced; a new, renamed or removed name until its folder is. At
-:meth:`SimDisk.crash` each sector on its way is kept or lost by itself, and each folder keeps some first part of its changes.
+:meth:`SimDisk.crash` each sector on its way is kept or lost by itself, and each folder keeps some of its changes: a first part
+of them, or any.
 
 :meth:`SimDisk.kill` ends a process only: the page cache stays, and what was on its way still is.
 
@@ -334,10 +335,14 @@ class SimDisk:
         self._ordered.clear()
 
     def _crash_folder(self, folder: _Folder) -> None:
-        keeps = self.random.randint(0, len(folder.on_its_way))
-        self.counts["lost_name"] += keeps < len(folder.on_its_way)
-        for group in folder.on_its_way[:keeps]:
-            _apply(folder.kept, group)
+        # Most file systems keep names in order; nothing promises it.
+        in_order = self.random.random() < 0.5
+        first = self.random.randint(0, len(folder.on_its_way))
+        for number, group in enumerate(folder.on_its_way):
+            if number < first if in_order else self.random.random() < 0.5:
+                _apply(folder.kept, group)
+            else:
+                self.counts["lost_name"] += 1
         folder.on_its_way.clear()
         folder.live = dict(folder.kept)
         for _, node in sorted(folder.live.items()):
