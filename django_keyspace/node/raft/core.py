@@ -71,6 +71,7 @@ class Raft:
         """A tick of the clock has passed."""
         with self._guard() as state:
             state.ticks += 1
+            state.history.compact(state.log.first_index - 1)
             if state.is_leader:
                 leadership.tick(state)
             else:

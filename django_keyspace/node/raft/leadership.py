@@ -21,7 +21,6 @@ def tick(state: State) -> None:
     for progress in state.peers.values():
         if progress.flow is Flow.SNAPSHOT and state.ticks - progress.snapshot_tick >= state.config.snapshot_ticks:
             progress.snapshot_failed()
-    state.history.compact(state.log.first_index - 1)
     if state.ticks % state.config.heartbeat_ticks == 0:
         reads.begin_round(state)
 
