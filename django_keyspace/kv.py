@@ -13,6 +13,7 @@ from django_keyspace.backend.models.errors import (
     UnknownField,
 )
 from django_keyspace.backend.models.expressions import F, Value
+from django_keyspace.backend.models.forms import ModelForm, modelform_factory
 from django_keyspace.backend.models.lookups import QueryError
 from django_keyspace.backend.models.manager import Manager
 from django_keyspace.backend.models.query import QuerySet
@@ -30,6 +31,7 @@ __all__ = [
     "Max",
     "Min",
     "Model",
+    "ModelForm",
     "ModelsNotReady",
     "QueryError",
     "QuerySet",
@@ -39,6 +41,7 @@ __all__ = [
     "Value",
     "get_model",
     "get_models",
+    "modelform_factory",
     "post_delete",
     "post_save",
     "pre_delete",
