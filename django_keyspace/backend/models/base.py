@@ -114,6 +114,10 @@ class Model(metaclass=ModelBase):
         """The revision of the record that the object was read from or written to; 0 before the first save."""
         return self._state.revision
 
+    def _is_pk_set(self) -> bool:
+        """Whether every field of the key has a value. Django's fields ask."""
+        return all(getattr(self, field.attname) is not None for field in self._meta.key_fields)
+
     def key_bytes(self) -> bytes:
         """The key's values in their ordered form."""
         return self._meta.make_key(self.pk)

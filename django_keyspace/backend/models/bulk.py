@@ -26,10 +26,10 @@ CHUNK_BYTES_MAX: Final = 4 * 1024 * 1024
 class _Row:
     """One object on its way into the store."""
 
-    __slots__ = ("entries", "key", "key_bytes", "obj", "payload", "taken", "values")
+    __slots__ = ("entries", "is_automatic", "key", "key_bytes", "obj", "payload", "taken", "values")
 
-    def __init__(self, storage: BulkSteps, obj: Model, values: dict[str, Any]) -> None:
-        self.obj, self.values = obj, values
+    def __init__(self, storage: BulkSteps, obj: Model, values: dict[str, Any], is_automatic: bool) -> None:
+        self.obj, self.values, self.is_automatic = obj, values, is_automatic
         self.key_bytes = storage.meta.key_of(values)
         self.key = storage.record_key(self.key_bytes)
         self.payload = storage.pack(storage.dumped(values))
@@ -62,28 +62,30 @@ class BulkSteps(WriteSteps):
         """
         size = self._batch_size(batch_size)
         prepared = [self.cleaned(obj, True) for obj in objs]
-        automatic = yield from self._give_ids(prepared)
-        rows = [_Row(self, obj, values) for obj, values in zip(objs, prepared, strict=True)]
+        numbered = yield from self._give_ids(prepared)
+        rows = [
+            _Row(self, obj, values, number in numbered)
+            for number, (obj, values) in enumerate(zip(objs, prepared, strict=True))
+        ]
         for chunk in _chunks(rows, size):
-            yield from self._insert_chunk(chunk, automatic, ignore_conflicts, timeout)
+            yield from self._insert_chunk(chunk, ignore_conflicts, timeout)
         return list(objs)
 
-    def _give_ids(self, prepared: Sequence[dict[str, Any]]) -> Steps[bool]:
-        """Give automatic ids to those without. Whether any was given."""
+    def _give_ids(self, prepared: Sequence[dict[str, Any]]) -> Steps[frozenset[int]]:
+        """Give automatic ids to those without. The positions of those that got one."""
         auto = self.meta.auto_field
         if auto is None:
-            return False
-        without = [values for values in prepared if values[auto.name] is None]
-        if not without:
-            return False
-        if len(without) < len(prepared):
-            yield from self.raise_sequence()
-        for values, number in zip(without, (yield from self.next_ids(len(without))), strict=True):
-            values[auto.name] = number
-        return True
+            return frozenset()
+        without = [number for number, values in enumerate(prepared) if values[auto.name] is None]
+        if without:
+            given = [values[auto.name] for values in prepared if values[auto.name] is not None]
+            yield from self.raise_sequence(max(given, default=0))
+            for number, automatic in zip(without, (yield from self.next_ids(len(without))), strict=True):
+                prepared[number][auto.name] = automatic
+        return frozenset(without)
 
-    def _insert_chunk(self, rows: list[_Row], automatic: bool, ignore_conflicts: bool, timeout: Any) -> Steps[None]:
-        rows = self._distinct(rows, ignore_conflicts)
+    def _insert_chunk(self, candidates: list[_Row], ignore_conflicts: bool, timeout: Any) -> Steps[None]:
+        rows = self._distinct(candidates, ignore_conflicts)
         database, expire = self.database, self.expire_of(timeout, None)
         while rows:
             conditions: list[Any] = [(database, ("absent", row.key)) for row in rows]
@@ -100,10 +102,20 @@ class BulkSteps(WriteSteps):
                 return
             if answer == 0:
                 self.forget_schema()
+            elif answer <= len(rows) and rows[answer - 1].is_automatic:
+                candidates = yield from self._renumbered(candidates, rows[answer - 1])
             elif ignore_conflicts:
-                rows = yield from self._without_taken(rows)
+                candidates = yield from self._without_taken(candidates)
             else:
                 raise self._duplicate_of(rows, answer - 1)
+            rows = self._distinct(candidates, ignore_conflicts)
+
+    def _renumbered(self, candidates: Sequence[_Row], row: _Row) -> Steps[list[_Row]]:
+        """The candidates with another automatic id for a row: somebody has given its id by hand."""
+        yield from self.raise_sequence()
+        (number,) = yield from self.next_ids(1)
+        another = _Row(self, row.obj, {**row.values, self.meta.key_names[0]: number}, True)
+        return [another if each is row else each for each in candidates]
 
     def _duplicate_of(self, rows: Sequence[_Row], number: int) -> Exception:
         """The error for the condition that failed: one per row, then those of the unique entries."""

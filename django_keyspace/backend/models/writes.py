@@ -387,11 +387,15 @@ class WriteSteps(SchemaSteps):
         last = yield "incr", self.database, self.meta.sequence_key, number, 0, None, 0
         return range(last - number + 1, last + 1)
 
-    def raise_sequence(self) -> Steps[None]:
-        """Go on behind the highest id that is in use: somebody has given ids by hand."""
+    def raise_sequence(self, least: int = 0) -> Steps[None]:
+        """Go on behind the highest id that is in use: somebody has given ids by hand.
+
+        Arguments:
+            least: go on behind this one, too.
+        """
         rows, _ = yield "list", self.database, self._prefix, b"", False, False, 1, False
-        if rows:
-            highest = read_ordered(rows[0], len(self._prefix))[0]
+        highest = max(read_ordered(rows[0], len(self._prefix))[0], least) if rows else least
+        if highest > 0:
             last = yield "incr", self.database, self.meta.sequence_key, 0, 0, None, 0
             if highest > last:
                 yield "incr", self.database, self.meta.sequence_key, highest - last, 0, None, 0
