@@ -84,6 +84,8 @@ class Raft:
             BadMessage: it is not for this node, or cannot be from a sound one; it was not used.
         """
         with self._guard() as state:
+            if type(message) not in HANDLERS:
+                raise BadMessage(f"{type(message).__name__} is no message between cores.")
             if message.to != state.node or message.sender == state.node:
                 raise BadMessage(f"A message from {message.sender} to {message.to} came to {state.node}.")
             self._step(state, message)
