@@ -43,10 +43,10 @@ class Answer:
 class Browser:
     """One visitor with one set of cookies."""
 
-    def __init__(self, site: str) -> None:
-        """Start at ``site``, the address without a path."""
+    def __init__(self, site: str, cookies: CookieJar | None = None) -> None:
+        """Start at ``site``, the address without a path; with the cookies of another browser it is that one's second tab."""
         self.site = site.rstrip("/")
-        self.cookies = CookieJar()
+        self.cookies = CookieJar() if cookies is None else cookies
         # An empty ProxyHandler: a proxy that the environment names has no business between us and the loopback address.
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(self.cookies)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
 
+from reader import readers
 from reader.catalogue import Module
 
 KEYS_SHOWN_MAX = 100
@@ -89,6 +91,7 @@ class Report:
     cold_ms_max: float
     shown: Family | None
     keys: list[KeyLine]
+    visitors_today: int
 
 
 def report(family_slug: str) -> Report:
@@ -116,6 +119,7 @@ def report(family_slug: str) -> Report:
         cold_ms_max=max((render.cold_ms for render in slowest), default=1.0),
         shown=shown,
         keys=_key_lines(shown) if shown else [],
+        visitors_today=readers.visitors_since(timedelta(days=1)),
     )
 
 

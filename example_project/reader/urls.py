@@ -7,7 +7,7 @@ from pathlib import Path
 from django.urls import path, register_converter
 from django.views.static import serve
 
-from reader import views
+from reader import bookmarks, views
 from reader.catalogue import NAME_LENGTH_MAX
 
 
@@ -32,6 +32,10 @@ urlpatterns = [
     path("module/<module:name>/", views.module, name="module"),
     path("most-read/", views.most_read, name="most-read"),
     path("python/", views.python_facts, name="python"),
+    path("bookmarks/", bookmarks.bookmarks, name="bookmarks"),
+    path("bookmarks/new/", bookmarks.new_bookmark, name="new-bookmark"),
+    path("bookmarks/<int:pk>/", bookmarks.bookmark, name="bookmark"),
+    path("bookmarks/<int:pk>/delete/", bookmarks.delete_bookmark, name="delete-bookmark"),
     path("cache/", views.cache_report, name="cache"),
     path("cache/forget/", views.forget_pages, name="forget"),
     # One style sheet: plain serving is enough, with and without DEBUG.

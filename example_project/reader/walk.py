@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from reader.browser import Answer, Browser
+from reader.expectations import expect
+from reader.walk_bookmarks import BookmarkWalk
 
 PAGES = ("asyncio", "decimal", "json", "typing", "unittest.mock", "django.test.client")
 WARM_VISITS = 5
@@ -23,10 +25,6 @@ PARALLEL_VISITORS = 8
 PARALLEL_VISITS = 5
 
 
-class WalkFailed(Exception):
-    """The site did something that it should not. The message is one sentence that says what."""
-
-
 @dataclass(frozen=True, slots=True)
 class Timing:
     """How long one page took from outside: first, and then the median of the visits after."""
@@ -34,12 +32,6 @@ class Timing:
     path: str
     cold_ms: float
     warm_ms: float
-
-
-def expect(condition: object, sentence: str) -> None:
-    """Raise WalkFailed with this sentence unless the condition holds."""
-    if not condition:
-        raise WalkFailed(sentence)
 
 
 class Walk:
@@ -65,6 +57,7 @@ class Walk:
         self.cache_report()
         self.forget_pages()
         self.second_process()
+        self.bookmarks()
         self.searches_are_limited()
         return self.timings
 
@@ -194,6 +187,12 @@ class Walk:
         recent = self.page("/").element("recent").split()
         expect(recent[:1] == ["json"], f'A second server process shows "Recently read" as {recent}.')
         self.visitor.site = self.site
+
+    def bookmarks(self) -> None:
+        """Bookmarks are stored, filtered and changed, and a conflict between two tabs is shown."""
+        cold = self.page("/bookmarks/")
+        BookmarkWalk(self.visitor, self.second_site).run()
+        self.timed("/bookmarks/", cold, [self.page("/bookmarks/") for _ in range(WARM_VISITS)])
 
     def searches_are_limited(self) -> None:
         """A search finds what it should; too many in a minute are answered 429 with the time to wait."""

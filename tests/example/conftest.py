@@ -38,7 +38,10 @@ def site(settings, tmp_path):
 
     for name in COPIED:
         setattr(settings, name, getattr(ours, name))
-    settings.CACHES = {"default": {**ours.CACHES["default"], "LOCATION": str(tmp_path / "cache")}}
+    settings.CACHES = {
+        alias: {**entry, "LOCATION": str(tmp_path / folder)}
+        for (alias, entry), folder in zip(ours.CACHES.items(), ("cache", "records"), strict=True)
+    }
     return settings
 
 

@@ -16,9 +16,10 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_keyspace.exceptions import KeyspaceError
 from reader.children import ChildFailed, child, stop_on_signals
+from reader.expectations import WalkFailed
 from reader.node import node
 from reader.serving import HOST, PORT_MAX, NoFreePort, open_server, serving
-from reader.walk import Timing, Walk, WalkFailed
+from reader.walk import Timing, Walk
 
 PORT_DEFAULT = 8000
 READY = "Serving at "
@@ -101,6 +102,7 @@ class Command(BaseCommand):
 def _cache_environment(folder: Path, with_node: bool) -> Iterator[dict[str, str]]:
     """Give the environment of a site with an empty cache and a secret of its own."""
     environment = {"DEMO_SECRET_KEY": secrets.token_urlsafe(50), "DEMO_CACHE": str(folder / "cache"), "DEMO_DEBUG": ""}
+    environment["DEMO_RECORDS"] = str(folder / "records")
     if not with_node:
         yield {**environment, "DEMO_NODE": ""}
         return
