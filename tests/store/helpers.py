@@ -29,6 +29,15 @@ def got(store: Store, key: bytes) -> bytes | None:
     return None if record is None else record[HEADER_BYTES:]
 
 
+def counted(store: Store, prefix: bytes = b"") -> int:
+    """How many records of database 0 have the prefix, slice by slice."""
+    number, last = store.read("count", 0, prefix, b"", False, True, 0)
+    while last is not None:
+        more, last = store.read("count", 0, prefix, last, "after", True, 0)
+        number += more
+    return int(number)
+
+
 def small_options(**options: Any) -> StoreOptions:
     """Options of a small store that need not outlive a power cut."""
     return StoreOptions(**{"durability": "none", "databases": 2, "map_bytes": 64 * MIB, **options})
