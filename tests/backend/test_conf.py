@@ -93,7 +93,7 @@ BAD = [
     ("compress_level", 0), ("compress_level", 10), ("database", -1), ("database", 1.0), ("database", 16),
     ("MAX_ENTRIES", 0), ("MAX_ENTRIES", "300"), ("CULL_FREQUENCY", -1), ("durability", "always"), ("durability", None),
     ("max_bytes", 0), ("max_bytes", "1G"), ("map_bytes", 5), ("databases", 0), ("value_bytes_max", 0),
-    ("reverse_key_function", 5), ("secret", "long enough for a secret"), ("tls", {}),
+    ("reverse_key_function", 5), ("secret", "long enough for a secret"), ("tls", {}), ("scan_warning_keys", -1),
 ]  # fmt: skip
 
 

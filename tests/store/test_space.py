@@ -10,7 +10,7 @@ import pytest
 
 from django_keyspace.exceptions import NoSpace
 from django_keyspace.store import Store, open_store
-from tests.store.helpers import MIB, got, put, small_options, val
+from tests.store.helpers import MIB, counted, got, put, small_options, val
 
 MakeStore = Callable[..., Store]
 
@@ -61,7 +61,7 @@ def test_what_has_expired_goes_first_then_what_expires_soonest_then_old_ones(mak
         put(store, b"expired%03d" % number, size, 1)
 
     def left(prefix: bytes) -> int:
-        return store.read("count", 0, prefix, b"", False, True, 0)[0]
+        return counted(store, prefix)
 
     def add(number: int) -> int:
         for index in range(number, number + 20):
@@ -106,7 +106,7 @@ def test_kept_records_are_never_evicted_and_deletes_make_room_again(make_store: 
                 put(store, b"%06d" % number + b"k" * 400, b"x" * 200, expire, kept=True)
                 number += 1
         assert number > 1_000
-        assert store.read("count", 0, b"", b"", False, True, 0) == (number, None)
+        assert counted(store) == number
         for call in [("append", 0, b"000000", val(b"x"), None), ("incr", 0, b"n", 1, 0, None, 0)]:
             with pytest.raises(NoSpace):
                 store.write(*call)
@@ -126,8 +126,8 @@ def test_evictable_ones_make_room_for_kept_ones(make_store: MakeStore) -> None:
         put(store, b"cache%03d" % number, b"x" * 2_000)
     for number in range(300):
         put(store, b"kept%03d" % number, b"x" * 2_000, kept=True)
-    assert store.read("count", 0, b"kept", b"", False, True, 0) == (300, None)
-    assert store.read("count", 0, b"cache", b"", False, True, 0)[0] < 500
+    assert counted(store, b"kept") == 300
+    assert counted(store, b"cache") < 500
 
 
 def test_a_value_that_can_never_fit_pushes_nothing_out(make_store: MakeStore) -> None:
@@ -172,7 +172,7 @@ def test_few_evictable_records_among_many_kept_ones_are_found(make_store: MakeSt
             put(store, b"k%05d-kept" % number, b"x" * 500, kept=True)
             number += 1
     assert store.counters.evicted == 20
-    assert store.read("count", 0, b"", b"", False, True, 0) == (number, None)
+    assert counted(store) == number
 
 
 def test_groups_of_similar_keys_all_have_their_turn(make_store: MakeStore) -> None:
