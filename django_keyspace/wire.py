@@ -53,6 +53,10 @@ _PACKER_KEPT_BYTES: Final = 1024 * 1024
 _ARRAY_ITEMS_MAX: Final = 2**20
 _MAP_ITEMS_MAX: Final = 4096
 _TEXT_BYTES_MAX: Final = 2**20
+PARTS_MAX: Final = 2**21
+"""Numbers, texts, lists and so on in one frame. The largest legal call, a batch of 100,000 operations, has half as many. Each
+takes up to 80 bytes of memory and as little as one byte of the frame."""
+_PARTS_USUAL: Final = 10_000
 
 _pack_length: Final = struct.Struct(">I").pack
 _length_at: Final = struct.Struct(">I").unpack_from
@@ -126,6 +130,49 @@ _UNPACK_OPTIONS: Final[dict[str, Any]] = {
 }
 
 
+_SMALL_NUMBERS: Final = bytes(range(0x80))
+"""First bytes of parts that take no memory of their own."""
+_FIXED_BYTES: Final = {0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9} | {
+    0xDC: 3,
+    0xDD: 5,
+    0xDE: 3,
+    0xDF: 5,
+}
+_PART_BYTES: Final = bytes(_FIXED_BYTES.get(head, head - 0x9F if 0xA0 <= head <= 0xBF else 1) for head in range(256))
+"""By its first byte: bytes of a part without the parts in it, of those that say no length."""
+_LENGTH_BYTES: Final = bytes({0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}.get(head, 0) for head in range(256))
+"""By its first byte: bytes of the length that a part says, 0 if it says none."""
+
+
+def _skip_parts(body: bytes, at: int, number: int) -> int:
+    """Where the part begins that comes ``number`` parts after the one at ``at``; the body's end or more if there is none."""
+    end = len(body)
+    while at < end and number:
+        number -= 1
+        length_bytes = _LENGTH_BYTES[body[at]]
+        if length_bytes:
+            begin = at + 1 + length_bytes
+            at = begin + int.from_bytes(body[at + 1 : begin], "big")
+        else:
+            at += _PART_BYTES[body[at]]
+    return at
+
+
+def _check_parts(body: bytes) -> None:
+    """Raise :class:`ProtocolError` if a large body has more than ``PARTS_MAX`` parts. It need not be legal otherwise."""
+    end = len(body)
+    if end <= PARTS_MAX:
+        return
+    at = _skip_parts(body, 0, _PARTS_USUAL)
+    if at >= end:
+        return
+    # Small parts: nearly always it is enough to see how many bytes there are that a costly one could begin with.
+    if at <= 16 * _PARTS_USUAL and len(body.translate(None, _SMALL_NUMBERS)) <= PARTS_MAX:
+        return
+    if _skip_parts(body, at, PARTS_MAX - _PARTS_USUAL) < end:
+        raise ProtocolError(f"A frame has more than {PARTS_MAX:,} parts. No call has so many.")
+
+
 class Decoder:
     """Turns the bodies of frames into messages. After an error it is not to be used again."""
 
@@ -154,6 +201,7 @@ class Decoder:
         """
         try:
             if len(body) > _SMALL_BODY_BYTES:
+                _check_parts(body)
                 return msgpack.unpackb(body, max_bin_len=len(body), **_UNPACK_OPTIONS)
             self._feed(body)
             message = self._unpack()

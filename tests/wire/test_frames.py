@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from django_keyspace import wire
 from django_keyspace.exceptions import InvalidArgument, NoConnection, Overloaded, ProtocolError, ValueTooLarge
 from django_keyspace.operations import INT64_MIN
 from django_keyspace.wire import (
@@ -24,6 +28,7 @@ from django_keyspace.wire import (
 )
 
 LIMIT = 1 << 20
+ROOT = Path(__file__).resolve().parents[2]
 
 scalars = (
     st.none()
@@ -274,3 +279,53 @@ def test_connection_error() -> None:
 
 def test_msgpack_of_others_is_understood() -> None:
     assert Decoder().decode(msgpack.packb([1, "get", 0, b"k"])) == (1, "get", 0, b"k")
+
+
+@pytest.mark.parametrize("part", [b"\x90", b"\x80", b"\x91\x00", b"\xa2\xc4\x80", b"\xec", b"\xcd\x7f\xff"])
+def test_a_frame_of_very_many_tiny_parts_is_refused_before_it_takes_memory(
+    part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "PARTS_MAX", 65_536)
+    row = b"\xdc" + (10_000).to_bytes(2, "big") + part * 10_000
+    body = b"\x98" + row * 8
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="more than 65,536 parts"):
+            Decoder().decode(body)
+        assert tracemalloc.get_traced_memory()[1] < len(body) + 2**16
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_many_parts_as_a_frame_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "PARTS_MAX", 40_002)
+    row = b"\xdc" + (40_000).to_bytes(2, "big") + b"\xcd\x7f\xff" * 40_000
+    assert Decoder().decode(b"\x91" + row) == ((0x7FFF,) * 40_000,)
+    with pytest.raises(ProtocolError, match="parts"):
+        Decoder().decode(b"\x92" + row + b"\x90")
+
+
+def test_large_values_are_not_taken_for_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "PARTS_MAX", 65_536)
+    values = (bytes(range(256)) * 2_000, "é" * 40_000, "é", "é" * 50, -7, 2.5, 2**40, {"k": b"\x90" * 70_000})
+    many = tuple((number, b"\x93" * 20) for number in range(15_000))
+    for message in ((1, "ok", values), (1, "ok", many)):
+        (body,) = FrameReader(2**27).feed(Encoder(2**27).encode(message))
+        assert sum(byte >= 0x80 for byte in body) > 65_536
+        assert Decoder().decode(body) == message
+
+
+def test_lengths_that_are_not_true_take_no_memory() -> None:
+    """Each head announces a million parts, and there are none: neither room is made for them nor anything kept."""
+    # The room would be the allocator's, so that only the process's own figure shows it.
+    script = (
+        "import resource\n"
+        "from django_keyspace.wire import Decoder, ProtocolError\n"
+        "for _ in range(3):\n"
+        "    try: Decoder().decode(b'\\xdd\\x00\\x10\\x00\\x00' * 300)\n"
+        "    except ProtocolError: pass\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit_bytes < 300 * 2**20
