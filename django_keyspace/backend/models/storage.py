@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from django.apps import apps
 from django.core.cache import InvalidCacheBackendError, caches
 
-from django_keyspace.backend.models.bulk import BulkSteps
 from django_keyspace.backend.models.errors import ModelsNotReady
+from django_keyspace.backend.models.upkeep import UpkeepSteps
 from django_keyspace.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from django_keyspace.backend.runtime import Runtime
 
 
-class Storage(BulkSteps):
+class Storage(UpkeepSteps):
     """The objects of one model on one alias: reading and writing them, as steps.
 
     ``storage._run(storage.load(key_bytes))`` does it in the calling thread, ``await storage._arun(...)`` on the loop.

@@ -1,0 +1,230 @@
+"""Looking after the index entries of a model: building what is missing, finding and mending drift.
+
+Reading goes in pages, while others write. So whatever looks wrong on a page is looked at again, record and entries in one
+consistent view, and mended in one atomic block under the revisions of that view.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from django_keyspace.backend.models.bulk import BulkSteps
+from django_keyspace.backend.models.layout import Index
+from django_keyspace.backend.twins import Steps
+from django_keyspace.exceptions import DamagedStore, InvalidArgument, KeyTooLong
+from django_keyspace.operations import AFTER, Call
+from django_keyspace.store.record import payload_of, unpack_header
+
+PAGE_ROWS: Final = 200
+
+MISSING, WRONG, DEADLINE, ORPHAN, UNREADABLE, DUPLICATE = (
+    "missing",
+    "wrong",
+    "other deadline",
+    "orphan",
+    "unreadable",
+    "duplicate",
+)
+
+
+class Drift(NamedTuple):
+    """One thing that is not as it should be.
+
+    Attributes:
+        kind: ``missing``, ``wrong`` or ``other deadline``: an entry of a record; ``orphan``: an entry without a record that has
+            it; ``unreadable``: a record that is no object; ``duplicate``: two objects with the values of a unique index.
+        index_name: name of the index; empty for a record.
+        key: the object's key values in their ordered form.
+        entry: the entry's key in the store; empty for a record.
+    """
+
+    kind: str
+    index_name: str
+    key: bytes
+    entry: bytes
+
+
+class Page(NamedTuple):
+    """What was found on a page.
+
+    Attributes:
+        looked_at: how many rows it had.
+        found: what is not as it should be.
+        last: the last row's key in the store: the next page begins behind it; None at the end.
+    """
+
+    looked_at: int
+    found: list[Drift]
+    last: bytes | None
+
+
+class UpkeepSteps(BulkSteps):
+    """The upkeep of one model on one alias."""
+
+    # ------------------------------------------------------------------------------------------- records
+
+    def inspect_records(self, last: bytes | None) -> Steps[Page]:
+        """Look at the entries of a page of records.
+
+        Arguments:
+            last: where the page before ended, None for the first one.
+        """
+        rows, more = yield from self._rows(self._prefix, last)
+        suspects = []
+        for key, record in rows:
+            key_bytes = key[len(self._prefix) :]
+            try:
+                entries = list(self.stored_entries(record, key_bytes) | self._wanted(record, key_bytes))
+            except (DamagedStore, InvalidArgument, KeyTooLong):
+                suspects.append(key_bytes)
+                continue
+            found = yield "get_many", self.database, entries
+            if any(self._fault(record, key_bytes, other) for other in found):
+                suspects.append(key_bytes)
+        drifts: list[Drift] = []
+        for key_bytes in suspects:
+            drifts += yield from self.inspect_object(key_bytes)
+        return Page(len(rows), drifts, rows[-1][0] if more else None)
+
+    def inspect_object(self, key_bytes: bytes) -> Steps[list[Drift]]:
+        """What is wrong with one object's entries, in one view."""
+        return (yield from self._look(key_bytes))[1]
+
+    def _look(self, key_bytes: bytes) -> Steps[tuple[bytes | None, list[Drift], dict[bytes, bytes | None]]]:
+        """A record, what is wrong with it, and its entries as they are, all of one moment."""
+        key = self._prefix + key_bytes
+        while True:
+            record = yield "get", self.database, key
+            if record is None:
+                return None, [], {}
+            try:
+                wanted = self._wanted(record, key_bytes)
+            except (DamagedStore, InvalidArgument, KeyTooLong):
+                return record, [Drift(UNREADABLE, "", key_bytes, b"")], {}
+            calls: list[Call] = [("get", self.database, entry) for entry in wanted]
+            conditions = [(self.database, ("revision", key, unpack_header(record)[3]))]
+            done, found = yield "atomic", conditions, calls
+            if done:
+                break
+        drifts = []
+        for (entry, index), other in zip(wanted.items(), found, strict=True):
+            fault = self._fault(record, key_bytes, other)
+            if fault == WRONG and index.unique and (yield from self._has_entry(payload_of(other), entry)):
+                fault = DUPLICATE
+            if fault:
+                drifts.append(Drift(fault, index.name, key_bytes, entry))
+        return record, drifts, dict(zip(wanted, found, strict=True))
+
+    def mend_object(self, key_bytes: bytes) -> Steps[list[Drift]]:
+        """Write the entries that an object should have.
+
+        Returns:
+            What could not be mended: duplicates, and records that cannot be read.
+        """
+        key = self._prefix + key_bytes
+        while True:
+            record, drifts, entries = yield from self._look(key_bytes)
+            left = [drift for drift in drifts if drift.kind in (DUPLICATE, UNREADABLE)]
+            if record is None or not drifts or left:
+                return left
+            revision, deadline_ms = unpack_header(record)[3:5]
+            conditions: list[Any] = [(self.database, ("revision", key, revision))]
+            for entry, other in entries.items():
+                state = ("absent", entry) if other is None else ("revision", entry, unpack_header(other)[3])
+                conditions.append((self.database, state))
+            expire = ("at", deadline_ms) if deadline_ms else None
+            value = self.entry_value(key_bytes)
+            # The record is written whole, so that what is stored says which entries belong to it.
+            data = self.dumped(self.values(record), self.unknown_of(self.current_data(record)))
+            stale = [entry for entry in self.stored_entries(record, key_bytes) if entry not in entries]
+            calls: list[Call] = [("set_many", self.database, [(entry, value) for entry in entries], expire)]
+            if data != self.data_of(record):
+                calls.append(("set", self.database, key, self.record_value(self.pack(data)), expire, "always"))
+            if stale:
+                calls.append(("delete_many", self.database, stale))
+            schema = yield from self.schema_condition()
+            done, answer = yield "atomic", [schema, *conditions], calls
+            if done:
+                return []
+            if answer == 0:
+                self.forget_schema()
+
+    def _wanted(self, record: bytes, key_bytes: bytes) -> dict[bytes, Index]:
+        return self.entries(self.values(record), key_bytes)
+
+    def _fault(self, record: bytes, key_bytes: bytes, other: bytes | None) -> str:
+        """What is wrong with an entry of a record; empty if nothing is."""
+        if other is None:
+            return MISSING
+        if payload_of(other) != key_bytes:
+            return WRONG
+        return DEADLINE if unpack_header(other)[4] != unpack_header(record)[4] else ""
+
+    def _has_entry(self, key_bytes: bytes, entry: bytes) -> Steps[bool]:
+        """Whether there is an object whose values make this entry."""
+        record = yield "get", self.database, self._prefix + key_bytes
+        try:
+            return record is not None and entry in self._wanted(record, key_bytes)
+        except (DamagedStore, InvalidArgument, KeyTooLong):
+            return True  # nobody knows: leave it to those who look at the record
+
+    # ------------------------------------------------------------------------------------------- entries
+
+    def entry_prefixes(self) -> tuple[bytes, bytes]:
+        """What the keys of all entries begin with, of indexes that there are and of those that there were."""
+        tail = f"{self.meta.prefix}\0".encode()
+        return b"i" + tail, b"u" + tail
+
+    def inspect_entries(self, prefix: bytes, last: bytes | None) -> Steps[Page]:
+        """Look for entries on a page that belong to no object.
+
+        Arguments:
+            prefix: one of :meth:`entry_prefixes`.
+            last: where the page before ended, None for the first one.
+        """
+        rows, more = yield from self._rows(prefix, last)
+        found = []
+        for entry, other in rows:
+            key_bytes = payload_of(other)
+            if not (yield from self._has_entry(key_bytes, entry)):
+                name = entry[len(prefix) :].partition(b"\0")[0].decode("utf-8", "replace")
+                found.append(Drift(ORPHAN, name, key_bytes, entry))
+        return Page(len(rows), found, rows[-1][0] if more else None)
+
+    def drop_orphan(self, drift: Drift) -> Steps[bool]:
+        """Delete an entry that belongs to no object. False if it does by now, or is gone."""
+        while True:
+            other = yield "get", self.database, drift.entry
+            if other is None:
+                return False
+            key = self._prefix + payload_of(other)
+            record = yield "get", self.database, key
+            if record is not None and (yield from self._has_entry(payload_of(other), drift.entry)):
+                return False
+            state = ("absent", key) if record is None else ("revision", key, unpack_header(record)[3])
+            conditions = [
+                (self.database, ("revision", drift.entry, unpack_header(other)[3])),
+                (self.database, state),
+            ]
+            done, _ = yield "atomic", conditions, [("delete_many", self.database, [drift.entry])]
+            if done:
+                return True
+
+    # ------------------------------------------------------------------------------------------- pages
+
+    def number_of_records(self) -> Steps[int]:
+        """How many objects there are, those that cannot be read included."""
+        number, last = 0, b""
+        while True:
+            some: int
+            some, end = yield "count", self.database, self._prefix, last, AFTER if last else False, True, 0
+            number += some
+            if end is None:
+                return number
+            last = end
+
+    def _rows(self, prefix: bytes, last: bytes | None) -> Steps[tuple[list[Any], bool]]:
+        """A page of keys and records, and whether there are more."""
+        skip = AFTER if last else False
+        rows, more = yield "list", self.database, prefix, last or b"", skip, True, PAGE_ROWS, True
+        return rows, more
