@@ -9,10 +9,28 @@ from typing import Any
 SECRET_KEY = "benchmarks sign their own throw-away values and nothing else"
 
 
-def configure(caches: dict[str, dict[str, Any]], database_file: Path | str) -> None:
+def sqlite(database_file: Path | str, synchronous: str = "normal") -> dict[str, Any]:
+    """A SQLite database as is recommended under a web site; with Django's defaults the peer would be far slower.
+
+    Arguments: its file; ``normal`` or ``full``, which syncs the log in each transaction.
+    """
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(database_file),
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": f"PRAGMA journal_mode=wal; PRAGMA synchronous={synchronous}",
+        },
+    }
+
+
+def configure(
+    caches: dict[str, dict[str, Any]], database_file: Path | str, databases: dict[str, dict[str, Any]] | None = None
+) -> None:
     """Configure and set up Django with these caches and one SQLite database.
 
-    Arguments: caches as in ``settings.CACHES``; the file of the database that DatabaseCache uses.
+    Arguments: caches as in ``settings.CACHES``; the file of the database that DatabaseCache uses; more databases.
     """
     import django
     from django.conf import settings
@@ -22,18 +40,7 @@ def configure(caches: dict[str, dict[str, Any]], database_file: Path | str) -> N
         SECRET_KEY=SECRET_KEY,
         USE_TZ=True,
         CACHES={"default": plain, **caches},
-        DATABASES={
-            "default": {
-                "ENGINE": "django.db.backends.sqlite3",
-                "NAME": str(database_file),
-                # What is recommended for SQLite under a web site; with its defaults the peer would be far slower.
-                "OPTIONS": {
-                    "timeout": 20,
-                    "transaction_mode": "IMMEDIATE",
-                    "init_command": "PRAGMA journal_mode=wal; PRAGMA synchronous=normal",
-                },
-            }
-        },
+        DATABASES={"default": sqlite(database_file), **(databases or {})},
     )
     django.setup()
 

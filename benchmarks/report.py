@@ -31,6 +31,8 @@ GROUPS = {
     "throughput": "Together: operations per second",
     "calls": "Single calls: operations per second",
     "bulk": "Many keys at once: keys per second",
+    "models": "Objects: one call each; a filter that finds 10",
+    "bulk_models": "Many objects in one call",
     "search": "Listing and searching: keys per second that were gone through",
 }
 
