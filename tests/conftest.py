@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from django_keyspace.backend import runtime
 from django_keyspace.store import forget_store, registry
@@ -16,6 +17,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite-interaction", action="store_true", help="write what tests/interaction/*.txt answer now into these files"
     )
+
+
+# The same examples in every run, however slow the machine: a run that fails can be run again. New examples are looked for with
+# --hypothesis-profile=explore.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 @pytest.fixture
