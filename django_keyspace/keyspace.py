@@ -10,8 +10,8 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
-from django_keyspace.backend.commands import FLAGS, Text, to_bytes, to_key, to_value
-from django_keyspace.backend.conversation import (
+from django_keyspace.backend.keyspace.commands import FLAGS, Text, to_bytes, to_key, to_value
+from django_keyspace.backend.keyspace.conversation import (
     DIRTY,
     SAFE,
     WRITE,
@@ -21,7 +21,7 @@ from django_keyspace.backend.conversation import (
     text,
     zero,
 )
-from django_keyspace.backend.results import Result as Result
+from django_keyspace.backend.keyspace.results import Result as Result
 from django_keyspace.exceptions import InvalidArgument, KeyspaceError
 from django_keyspace.operations import DEADLINE_MS_MAX, KEY_BYTES_MAX, Call
 from django_keyspace.status import Status, statuses_of_error

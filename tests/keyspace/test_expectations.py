@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from django_keyspace import keyspace
-from django_keyspace.backend.results import Result
+from django_keyspace.backend.keyspace.results import Result
 from django_keyspace.keyspace import Client, str_status
 from django_keyspace.status import Status
 from tests.contract.engines import Place

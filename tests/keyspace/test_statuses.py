@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.backend.submission import PIECE_CALLS
+from django_keyspace.backend.keyspace.submission import PIECE_CALLS
 from django_keyspace.exceptions import (
     DeadlineExceeded,
     KeyspaceError,

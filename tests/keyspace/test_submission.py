@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.backend.submission import PIECE_BYTES, PIECE_CALLS, submit
+from django_keyspace.backend.keyspace.submission import PIECE_BYTES, PIECE_CALLS, submit
 from django_keyspace.exceptions import (
     InvalidArgument,
     KeyspaceError,

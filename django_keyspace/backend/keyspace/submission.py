@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import groupby
 from typing import Any, Final
 
-from django_keyspace.backend.commands import key_of
+from django_keyspace.backend.keyspace.commands import key_of
 from django_keyspace.exceptions import (
     InvalidArgument,
     KeyspaceError,

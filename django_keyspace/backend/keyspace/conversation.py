@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from django_keyspace.backend.commands import OUTCOMES, Text, key_of, plain_payload, to_bytes, to_text
-from django_keyspace.backend.masters import Master
-from django_keyspace.backend.results import Result, Row
-from django_keyspace.backend.submission import is_pair, submit
+from django_keyspace.backend.keyspace.commands import OUTCOMES, Text, key_of, plain_payload, to_bytes, to_text
+from django_keyspace.backend.keyspace.masters import Master
+from django_keyspace.backend.keyspace.results import Result, Row
+from django_keyspace.backend.keyspace.submission import is_pair, submit
 from django_keyspace.exceptions import ConfigurationError, InvalidArgument, KeyspaceError
 from django_keyspace.operations import AFTER, PAGE_ROWS_MAX, Call, check_call
 from django_keyspace.status import Status, Statuses, status_of_error, statuses_of_error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django_keyspace.backend.commands import Text
+from django_keyspace.backend.keyspace.commands import Text
 from django_keyspace.exceptions import KeyspaceError
 from django_keyspace.status import Status, Statuses
 
