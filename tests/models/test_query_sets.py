@@ -436,6 +436,7 @@ def test_expired_objects_are_not_found(alias: Place) -> None:
         ({"age": 3}, [], "scan of the key name; filter"),
         ({"height__isnull": True}, [], "range of the index height; by height__isnull=True"),
         ({"height__gt": 3}, ["seen"], "range of the index height; by height__gt=3.0; sort by seen"),
+        ({"height__gt": 3}, ["name"], "range of the index height; by height__gt=3.0; sort by name"),
         ({}, ["seen"], "all of the index seen"),
         ({}, ["-seen"], "all of the index seen, backwards"),
         ({}, ["email"], "all of the key name; sort by email"),

@@ -269,7 +269,8 @@ def _bounds(condition: Condition) -> tuple[bytes, bytes | None]:
 # ------------------------------------------------------------------------------------------------- choosing
 
 _DIRECT, _DIRECT_UNIQUE = 1_000, 900
-_PER_COLUMN, _FOR_BOUNDS, _FOR_ORDER, _FOR_RECORDS = 10, 5, 3, 2
+# Bounds count more than the records in the right order: a range leads to some objects, a scan looks at all of them.
+_PER_COLUMN, _FOR_BOUNDS, _FOR_ORDER, _FOR_RECORDS = 10, 6, 3, 2
 
 
 def _candidate(
