@@ -218,7 +218,7 @@ def test_random_operations(place: Place) -> None:
     is_local = place.orders_writes
     machine = type("Things", (Things,), {"place": place})
     bounded = settings(
-        max_examples=80 if is_local else 20,
+        max_examples=50 if is_local else 12,
         stateful_step_count=25 if is_local else 15,
         deadline=None,
         derandomize=True,

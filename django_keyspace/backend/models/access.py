@@ -201,30 +201,21 @@ class Access(Steppable):
                 made[entry] = index
         return made
 
-    def entries_of(self, data: Data, key_bytes: bytes) -> dict[bytes, Index]:
-        """The index entries that belong to stored data. An index of a field that the data lacks has none."""
-        made = {}
+    def stored_entries(self, record: bytes, key_bytes: bytes) -> dict[bytes, Index]:
+        """The index entries that belong to a record as it was written. An index of a field that it lacks has none."""
+        data, made = self.data_of(record), {}
         for index in self.meta.indexes.values():
             if all(name in data for name in index.field_names):
-                values = {plan.name: plan.loaded(data[plan.name]) for plan in index.plans}
-                entry = index.entry(values, key_bytes)
+                try:
+                    values = {plan.name: plan.loaded(data[plan.name]) for plan in index.plans}
+                    entry = index.entry(values, key_bytes)
+                except (TypeError, ValueError, ArithmeticError):
+                    if data.get(VERSION_NAME, 1) >= self.meta.version:
+                        raise
+                    continue  # a field of the name meant something else then; it was not indexed so
                 if entry is not None:
                     made[entry] = index
         return made
-
-    def stored_entries(self, record: bytes, key_bytes: bytes) -> dict[bytes, Index]:
-        """The index entries that a record may have: those of its data as it was written, and as it reads now."""
-        if not self.meta.indexes:
-            return {}
-        data = self.data_of(record)
-        version = data.get(VERSION_NAME, 1)
-        if version >= self.meta.version:
-            return self.entries_of(data, key_bytes)
-        entries = self.entries_of(self.upgraded(data, version), key_bytes)
-        try:
-            return {**self.entries_of(data, key_bytes), **entries}
-        except (TypeError, ValueError):  # a field of the name meant something else then; it was not indexed so
-            return entries
 
     # ------------------------------------------------------------------------------------------- reading
 

@@ -306,7 +306,8 @@ class Model(metaclass=ModelBase):
         """
         errors: dict[str, Any] = {}
         excluded = set(exclude or ())
-        for step in (lambda: self.clean_fields(excluded), self.clean):
+        steps: tuple[Callable[[], None], ...] = (functools.partial(self.clean_fields, excluded), self.clean)
+        for step in steps:
             try:
                 step()
             except ValidationError as error:

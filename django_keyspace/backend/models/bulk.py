@@ -180,17 +180,17 @@ class BulkSteps(WriteSteps):
 
     def _update_chunk(self, changes: Mapping[bytes, Mapping[str, Any]]) -> Steps[int]:
         while True:
+            schema = yield from self.schema_condition()
             records = yield from self.read_many(list(changes))
             conditions: list[Any] = []
             calls: list[Any] = []
             claims: list[tuple[Any, dict[str, Any]] | None] = []
             for (key_bytes, given), old in zip(changes.items(), records, strict=True):
                 if old is not None:
-                    self._plan_update(key_bytes, given, old, conditions, calls, claims)
+                    yield from self._plan_update(key_bytes, given, old, conditions, calls, claims)
             if not calls:
                 return 0
             # Values that one object gives up and another takes: the deletes come first, and the claims hold after them.
-            schema = yield from self.schema_condition()
             done, answer = yield "atomic", [schema, *conditions], calls
             if done:
                 return sum(record is not None for record in records)
@@ -208,7 +208,7 @@ class BulkSteps(WriteSteps):
         conditions: list[Any],
         calls: list[Any],
         claims: list[tuple[Any, dict[str, Any]] | None],
-    ) -> None:
+    ) -> Steps[None]:
         """Add to a block what one object needs."""
         values = self.values(old)
         new = {
@@ -218,11 +218,12 @@ class BulkSteps(WriteSteps):
         values.update(new)
         database, key, expire = self.database, self.record_key(key_bytes), self.expire_of(UNSET, old)
         payload = self.pack(self.dumped(values, self.unknown_of(self.current_data(old))))
-        entries, gone = self.entries(values, key_bytes), self.stored_entries(old, key_bytes)
+        entries, (gone, unsure) = self.entries(values, key_bytes), (yield from self.owned_entries(old, key_bytes))
         conditions.append((database, ("revision", key, unpack_header(old)[3])))
-        claims.append(None)
+        conditions += [(database, ("absent", entry)) for entry in unsure]
+        claims += [None] * (1 + len(unsure))
         for entry, index in entries.items():
-            if index.unique and entry not in gone:
+            if index.unique and entry not in gone and entry not in unsure:
                 conditions.append((database, ("absent", entry)))
                 claims.append((index, values))
         calls.append(("set", database, key, self.record_value(payload), expire, "always"))
@@ -245,20 +246,24 @@ class BulkSteps(WriteSteps):
         return deleted
 
     def _delete_chunk(self, keys: Sequence[bytes], still: Still) -> Steps[int]:
+        schema = yield from self.schema_condition()
         records = yield from self.read_many(keys)
         conditions: list[Any] = []
         gone: list[bytes] = []
+        deleted = 0
         for key_bytes, old in zip(keys, records, strict=True):
             if old is not None and (still is None or still(self.instance(old))):
                 key = self.record_key(key_bytes)
                 conditions.append((self.database, ("revision", key, unpack_header(old)[3])))
-                gone += [key, *self.stored_entries(old, key_bytes)]
+                owned = yield from self.owned_entries(old, key_bytes)
+                conditions += [(self.database, ("absent", entry)) for entry in owned.unsure]
+                gone += [key, *owned.entries]
+                deleted += 1
         if not gone:
             return 0
-        schema = yield from self.schema_condition()
         done, answer = yield "atomic", [schema, *conditions], [("delete_many", self.database, gone)]
         if done:
-            return len(conditions)
+            return deleted
         if answer == 0:
             self.forget_schema()
         deleted = 0  # somebody writes the same objects: one by one

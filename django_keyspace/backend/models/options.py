@@ -218,6 +218,11 @@ class Options:
             ConfigurationError: ``Meta`` names a field that is not there.
         """
         self.key_fields = tuple(map(self._declared("key"), self._key_names()))
+        if self.auto_field is not None and self.key_fields != (self.auto_field,):
+            raise ConfigurationError(
+                f"{self.label}.{self.auto_field.name} counts by itself, so it must be the key, alone. Make it a BigIntegerField, "
+                "or remove Meta.key."
+            )
         self.plans = {field.name: Plan(field) for field in self.fields}
         self.indexes = {}
         for option in ("unique", "indexes"):

@@ -1,7 +1,9 @@
 """Which indexes of a model hold every record: the model's schema record, and what every write makes of it.
 
-``{"indexes": {name: "ready" or "building"}}``. A query may use an index that is ready. One that is new to a store with
-objects is being built until ``keyspace_reindex`` has visited them all; writes keep it in step from the first moment on.
+``{"indexes": {name: "ready" or "building"}}``, with a ``"version"`` where ``Meta.version`` is not 1. A query may use an index
+that is ready. One that is new to a store with objects is being built until ``keyspace_reindex`` has visited them all; writes
+keep it in step from the first moment on. Another version has all indexes built again: what ``Model.upgrade`` makes of an
+object may belong elsewhere.
 
 Every write has the condition that the schema is what the writing process knows. So a process that runs older code, and
 would not keep a new index in step, cannot write behind its back: its first write drops the index from the schema, and the
@@ -11,11 +13,13 @@ index is built again once only processes are left that know it.
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from django_keyspace.backend.models.access import Access
+from django_keyspace.backend.models.layout import Index
+from django_keyspace.backend.models.options import VERSION_NAME
 from django_keyspace.backend.twins import Steps
 from django_keyspace.operations import Value
 from django_keyspace.store.record import Tag, payload_of, revision_of
@@ -23,6 +27,19 @@ from django_keyspace.store.record import Tag, payload_of, revision_of
 READY, BUILDING = "ready", "building"
 _TRUSTED_S: Final = 1.0
 """A reader looks at the schema again after so long."""
+
+
+class Owned(NamedTuple):
+    """The index entries of a record that is in the store.
+
+    Attributes:
+        entries: those that it has.
+        unsure: keys of entries that it has not, but may get at any moment: the index is being built. A block that changes
+            the record must have the condition that they are absent.
+    """
+
+    entries: dict[bytes, Index]
+    unsure: list[bytes]
 
 
 class SchemaSteps(Access):
@@ -41,6 +58,20 @@ class SchemaSteps(Access):
             return frozenset(self.meta.indexes)
         self._note(None if record is None else payload_of(record))
         return self._ready
+
+    def owned_entries(self, record: bytes, key_bytes: bytes) -> Steps[Owned]:
+        """The index entries that a record has. To be asked after :meth:`schema_condition`, whose condition makes it hold.
+
+        Where an index is being built, the store is looked at: an entry may be missing, or belong to another object.
+        """
+        entries = self.stored_entries(record, key_bytes)
+        is_complete = len(self._ready) == len(self.meta.indexes)
+        if not entries or (is_complete and self.data_of(record).get(VERSION_NAME, 1) == self.meta.version):
+            return Owned(entries, [])
+        found = yield "get_many", self.database, list(entries)
+        pairs = list(zip(entries.items(), found, strict=True))
+        owned = {entry: index for (entry, index), other in pairs if other and payload_of(other) == key_bytes}
+        return Owned(owned, [entry for (entry, _), other in pairs if other is None])
 
     def has_records(self) -> Steps[bool]:
         """Whether there is any object."""
@@ -62,9 +93,9 @@ class SchemaSteps(Access):
         """Bring the schema in the store into line with the model. None if somebody else was faster: try again."""
         stored = yield "get", self.database, self.meta.schema_key
         payload = None if stored is None else payload_of(stored)
-        states = _unpack(payload)
+        states = self._states(payload)
         wanted = {name: states.get(name, BUILDING) for name in self.meta.indexes}
-        if payload is None or states != wanted:
+        if payload != self._packed(wanted):
             payload = yield from self._swap(payload, wanted)
             if payload is None:
                 return None
@@ -89,7 +120,7 @@ class SchemaSteps(Access):
         Arguments:
             revision: that of the schema, from before the first record was looked at.
         """
-        packed = _pack(dict.fromkeys(self.meta.indexes, READY))
+        packed = self._packed(dict.fromkeys(self.meta.indexes, READY))
         value: Value = (int(Tag.MSGPACK), 0, packed)
         swapped, _ = yield "cas", self.database, ("revision", self.meta.schema_key, revision), value, None
         self.forget_schema()
@@ -99,24 +130,27 @@ class SchemaSteps(Access):
         """Replace the schema. Its new payload, or None if it is not any more what was read."""
         key = self.meta.schema_key
         condition = ("absent", key) if payload is None else ("value", key, None, payload)
-        packed = _pack(states)
-        if packed == payload:
-            return packed
+        packed = self._packed(states)
         value: Value = (int(Tag.MSGPACK), 0, packed)
         swapped, _ = yield "cas", self.database, condition, value, None
         return packed if swapped else None
 
     def _note(self, payload: bytes | None) -> None:
-        self._payload = payload if set(_unpack(payload)) == set(self.meta.indexes) and payload else None
-        states = _unpack(payload)
+        states = self._states(payload)
+        self._payload = payload if payload and payload == self._packed(states) else None
         self._ready = frozenset(name for name in self.meta.indexes if states.get(name) == READY)
         self._ready_until_s = time.monotonic() + _TRUSTED_S
 
+    def _packed(self, states: dict[str, str]) -> bytes:
+        schema: dict[str, Any] = {"indexes": {name: states.get(name, BUILDING) for name in sorted(self.meta.indexes)}}
+        if self.meta.version != 1:
+            schema["version"] = self.meta.version
+        packed: bytes = msgpack.packb(schema)
+        return packed
 
-def _pack(states: dict[str, str]) -> bytes:
-    packed: bytes = msgpack.packb({"indexes": dict(sorted(states.items()))})
-    return packed
-
-
-def _unpack(payload: bytes | None) -> dict[str, str]:
-    return {} if payload is None else dict(msgpack.unpackb(payload)["indexes"])
+    def _states(self, payload: bytes | None) -> dict[str, str]:
+        """The state of each index in a schema; of none, if it is one of another version."""
+        if payload is None:
+            return {}
+        schema = msgpack.unpackb(payload)
+        return dict(schema["indexes"]) if schema.get("version", 1) == self.meta.version else {}

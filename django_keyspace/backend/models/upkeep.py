@@ -27,6 +27,10 @@ MISSING, WRONG, DEADLINE, ORPHAN, UNREADABLE, DUPLICATE = (
 )
 
 
+_UNUSABLE: Final = (DamagedStore, InvalidArgument, KeyTooLong, KeyError, TypeError, ValueError)
+"""What reading a record may raise that is no object: its map may have any values."""
+
+
 class Drift(NamedTuple):
     """One thing that is not as it should be.
 
@@ -70,17 +74,18 @@ class UpkeepSteps(BulkSteps):
             last: where the page before ended, None for the first one.
         """
         rows, more = yield from self._rows(self._prefix, last)
-        suspects = []
+        suspects: dict[bytes, None] = {}
+        wanted: list[tuple[bytes, bytes, bytes]] = []
         for key, record in rows:
             key_bytes = key[len(self._prefix) :]
             try:
-                entries = list(self.stored_entries(record, key_bytes) | self._wanted(record, key_bytes))
-            except (DamagedStore, InvalidArgument, KeyTooLong):
-                suspects.append(key_bytes)
-                continue
-            found = yield "get_many", self.database, entries
-            if any(self._fault(record, key_bytes, other) for other in found):
-                suspects.append(key_bytes)
+                wanted += [(entry, key_bytes, record) for entry in self._wanted(self.values(record), key_bytes)]
+            except _UNUSABLE:
+                suspects[key_bytes] = None
+        found = (yield "get_many", self.database, [entry for entry, _, _ in wanted]) if wanted else []
+        for (_, key_bytes, record), other in zip(wanted, found, strict=True):
+            if self._fault(record, key_bytes, other):
+                suspects[key_bytes] = None
         drifts: list[Drift] = []
         for key_bytes in suspects:
             drifts += yield from self.inspect_object(key_bytes)
@@ -90,17 +95,20 @@ class UpkeepSteps(BulkSteps):
         """What is wrong with one object's entries, in one view."""
         return (yield from self._look(key_bytes))[1]
 
-    def _look(self, key_bytes: bytes) -> Steps[tuple[bytes | None, list[Drift], dict[bytes, bytes | None]]]:
-        """A record, what is wrong with it, and its entries as they are, all of one moment."""
+    def _look(
+        self, key_bytes: bytes
+    ) -> Steps[tuple[bytes | None, list[Drift], dict[str, Any], dict[bytes, bytes | None]]]:
+        """A record, what is wrong with it, its values, and its entries as they are, all of one moment."""
         key = self._prefix + key_bytes
         while True:
             record = yield "get", self.database, key
             if record is None:
-                return None, [], {}
+                return None, [], {}, {}
             try:
-                wanted = self._wanted(record, key_bytes)
-            except (DamagedStore, InvalidArgument, KeyTooLong):
-                return record, [Drift(UNREADABLE, "", key_bytes, b"")], {}
+                values = self.values(record)
+                wanted = self._wanted(values, key_bytes)
+            except _UNUSABLE:
+                return record, [Drift(UNREADABLE, "", key_bytes, b"")], {}, {}
             calls: list[Call] = [("get", self.database, entry) for entry in wanted]
             conditions = [(self.database, ("revision", key, unpack_header(record)[3]))]
             done, found = yield "atomic", conditions, calls
@@ -113,7 +121,7 @@ class UpkeepSteps(BulkSteps):
                 fault = DUPLICATE
             if fault:
                 drifts.append(Drift(fault, index.name, key_bytes, entry))
-        return record, drifts, dict(zip(wanted, found, strict=True))
+        return record, drifts, values, dict(zip(wanted, found, strict=True))
 
     def mend_object(self, key_bytes: bytes) -> Steps[list[Drift]]:
         """Write the entries that an object should have.
@@ -123,7 +131,7 @@ class UpkeepSteps(BulkSteps):
         """
         key = self._prefix + key_bytes
         while True:
-            record, drifts, entries = yield from self._look(key_bytes)
+            record, drifts, values, entries = yield from self._look(key_bytes)
             left = [drift for drift in drifts if drift.kind in (DUPLICATE, UNREADABLE)]
             if record is None or not drifts or left:
                 return left
@@ -134,23 +142,32 @@ class UpkeepSteps(BulkSteps):
                 conditions.append((self.database, state))
             expire = ("at", deadline_ms) if deadline_ms else None
             value = self.entry_value(key_bytes)
-            # The record is written whole, so that what is stored says which entries belong to it.
-            data = self.dumped(self.values(record), self.unknown_of(self.current_data(record)))
-            stale = [entry for entry in self.stored_entries(record, key_bytes) if entry not in entries]
+            # The record is written whole, so that what is stored says which entries belong to it: a default that is worked
+            # out anew each time would find others at the next look.
+            data = self.dumped(values, self.unknown_of(self.current_data(record)))
+            schema = yield from self.schema_condition()
+            owned = yield from self.owned_entries(record, key_bytes)
+            stale = [entry for entry in owned.entries if entry not in entries]
             calls: list[Call] = [("set_many", self.database, [(entry, value) for entry in entries], expire)]
             if data != self.data_of(record):
                 calls.append(("set", self.database, key, self.record_value(self.pack(data)), expire, "always"))
             if stale:
                 calls.append(("delete_many", self.database, stale))
-            schema = yield from self.schema_condition()
             done, answer = yield "atomic", [schema, *conditions], calls
             if done:
                 return []
             if answer == 0:
                 self.forget_schema()
 
-    def _wanted(self, record: bytes, key_bytes: bytes) -> dict[bytes, Index]:
-        return self.entries(self.values(record), key_bytes)
+    def _wanted(self, values: dict[str, Any], key_bytes: bytes) -> dict[bytes, Index]:
+        """The entries that an object of these values should have.
+
+        Raises:
+            DamagedStore: its values make another key than that of its record.
+        """
+        if self.meta.key_of(values) != key_bytes:
+            raise DamagedStore(f"An object of {self.meta.label} lies under a key that is not its own.")
+        return self.entries(values, key_bytes)
 
     def _fault(self, record: bytes, key_bytes: bytes, other: bytes | None) -> str:
         """What is wrong with an entry of a record; empty if nothing is."""
@@ -163,9 +180,12 @@ class UpkeepSteps(BulkSteps):
     def _has_entry(self, key_bytes: bytes, entry: bytes) -> Steps[bool]:
         """Whether there is an object whose values make this entry."""
         record = yield "get", self.database, self._prefix + key_bytes
+        return self._owns(record, key_bytes, entry)
+
+    def _owns(self, record: bytes | None, key_bytes: bytes, entry: bytes) -> bool:
         try:
-            return record is not None and entry in self._wanted(record, key_bytes)
-        except (DamagedStore, InvalidArgument, KeyTooLong):
+            return record is not None and entry in self._wanted(self.values(record), key_bytes)
+        except _UNUSABLE:
             return True  # nobody knows: leave it to those who look at the record
 
     # ------------------------------------------------------------------------------------------- entries
@@ -183,32 +203,73 @@ class UpkeepSteps(BulkSteps):
             last: where the page before ended, None for the first one.
         """
         rows, more = yield from self._rows(prefix, last)
+        owners = [payload_of(other) for _, other in rows]
+        records = yield from self.read_many(owners)
         found = []
-        for entry, other in rows:
-            key_bytes = payload_of(other)
-            if not (yield from self._has_entry(key_bytes, entry)):
+        for (entry, _), owner, record in zip(rows, owners, records, strict=True):
+            if not self._owns(record, owner, entry) and (yield from self._as_orphan(entry, [])):
                 name = entry[len(prefix) :].partition(b"\0")[0].decode("utf-8", "replace")
-                found.append(Drift(ORPHAN, name, key_bytes, entry))
+                found.append(Drift(ORPHAN, name, owner, entry))
         return Page(len(rows), found, rows[-1][0] if more else None)
 
     def drop_orphan(self, drift: Drift) -> Steps[bool]:
         """Delete an entry that belongs to no object. False if it does by now, or is gone."""
+        return (yield from self._as_orphan(drift.entry, [("delete_many", self.database, [drift.entry])]))
+
+    def _as_orphan(self, entry: bytes, calls: list[Call]) -> Steps[bool]:
+        """Carry out calls if an entry belongs to no object, in one view. False if it belongs to one, or is gone."""
         while True:
-            other = yield "get", self.database, drift.entry
+            other = yield "get", self.database, entry
             if other is None:
                 return False
             key = self._prefix + payload_of(other)
             record = yield "get", self.database, key
-            if record is not None and (yield from self._has_entry(payload_of(other), drift.entry)):
+            if self._owns(record, payload_of(other), entry):
                 return False
             state = ("absent", key) if record is None else ("revision", key, unpack_header(record)[3])
-            conditions = [
-                (self.database, ("revision", drift.entry, unpack_header(other)[3])),
-                (self.database, state),
-            ]
-            done, _ = yield "atomic", conditions, [("delete_many", self.database, [drift.entry])]
+            conditions = [(self.database, ("revision", entry, unpack_header(other)[3])), (self.database, state)]
+            if calls:
+                conditions.append((yield from self.schema_condition()))
+            done, answer = yield "atomic", conditions, calls
             if done:
                 return True
+            if answer == 2:
+                self.forget_schema()
+
+    def former_prefixes(self) -> Steps[list[bytes]]:
+        """What the keys of entries begin with whose indexes the model has no more."""
+        kept = {index.prefix for index in self.meta.indexes.values()}
+        found = []
+        for prefix in self.entry_prefixes():
+            start = b""
+            while True:
+                keys, _ = yield "list", self.database, prefix, start, False, True, 1, False
+                if not keys:
+                    break
+                name = keys[0][len(prefix) :].partition(b"\0")[0]
+                if prefix + name + b"\0" not in kept:
+                    found.append(prefix + name + b"\0")
+                start = prefix + name + b"\1"
+        return found
+
+    def drop_former(self, prefix: bytes) -> Steps[int]:
+        """Delete a page of entries of an index that the model has no more.
+
+        Arguments:
+            prefix: one of :meth:`former_prefixes`.
+        Returns:
+            How many; 0 at the end.
+        """
+        while True:
+            rows, _ = yield from self._rows(prefix, None)
+            if not rows:
+                return 0
+            # While the schema does not have the index, nobody writes or trusts such entries.
+            schema = yield from self.schema_condition()
+            done, _ = yield "atomic", [schema], [("delete_many", self.database, [entry for entry, _ in rows])]
+            if done:
+                return len(rows)
+            self.forget_schema()
 
     # ------------------------------------------------------------------------------------------- pages
 

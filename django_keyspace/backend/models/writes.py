@@ -17,7 +17,7 @@ from django_keyspace.backend.models.errors import Conflict, DuplicateValue, Inva
 from django_keyspace.backend.models.expressions import Expression
 from django_keyspace.backend.models.options import VERSION_NAME
 from django_keyspace.backend.models.ordering import read_ordered
-from django_keyspace.backend.models.schema import SchemaSteps
+from django_keyspace.backend.models.schema import Owned, SchemaSteps
 from django_keyspace.backend.twins import Steps
 from django_keyspace.exceptions import InvalidArgument
 from django_keyspace.operations import Expire
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 UNSET: Final[Any] = object()
 """A timeout that was not given: a new object gets the model's, another keeps its deadline."""
+_NOTHING_OWNED: Final = Owned({}, [])
 _RECORD: Final = "record"
 """The obstacle that the record is not what was expected; others are unique indexes."""
 
@@ -105,29 +106,45 @@ class WriteSteps(SchemaSteps):
         """
         database, key = self.database, self._prefix + key_bytes
         payload, expire = self.pack(data), self.expire_of(timeout, old)
-        entries = self.entries(values, key_bytes)
-        gone = self.stored_entries(old, key_bytes) if old is not None else {}
-        new = [(entry, index) for entry, index in entries.items() if entry not in gone]
+        entries, value = self.entries(values, key_bytes), self.entry_value(key_bytes)
         condition = ("absent", key) if old is None else ("revision", key, unpack_header(old)[3])
-        taken = [(entry, index) for entry, index in new if index.unique]
-        conditions = [(database, condition), *((database, ("absent", entry)) for entry, _ in taken)]
-        value = self.entry_value(key_bytes)
-        # Entries that stay have the right deadline, unless the record gets another one.
-        written = [(entry, value) for entry, _ in new] if timeout is UNSET else [(entry, value) for entry in entries]
-        calls: list[Any] = [("set", database, key, self.record_value(payload), expire, "always")]
-        if written:
-            calls.append(("set_many", database, written, expire))
-        if lost := [entry for entry in gone if entry not in entries]:
-            calls.append(("delete_many", database, lost))
-        calls.append(("get", database, written[0][0] if written else key))  # the smallest thing with the new revision
         while True:
             schema = yield from self.schema_condition()
-            done, answer = yield "atomic", [schema, *conditions], calls
+            owned = (yield from self.owned_entries(old, key_bytes)) if old is not None else _NOTHING_OWNED
+            gone = owned.entries
+            new = [(entry, index) for entry, index in entries.items() if entry not in gone]
+            taken = [(entry, index) for entry, index in new if index.unique]
+            absent = [entry for entry, _ in taken] + [entry for entry in owned.unsure if entry not in dict(taken)]
+            # Entries that stay have the right deadline, unless the record gets another one.
+            written = (
+                [(entry, value) for entry, _ in new] if timeout is UNSET else [(entry, value) for entry in entries]
+            )
+            calls: list[Any] = [("set", database, key, self.record_value(payload), expire, "always")]
+            if written:
+                calls.append(("set_many", database, written, expire))
+            if lost := [entry for entry in gone if entry not in entries]:
+                calls.append(("delete_many", database, lost))
+            calls.append(
+                ("get", database, written[0][0] if written else key)
+            )  # the smallest thing with the new revision
+            conditions = [schema, (database, condition), *((database, ("absent", entry)) for entry in absent)]
+            done, answer = yield "atomic", conditions, calls
             if done:
                 return self.record_like(answer[-1], payload), None
-            if answer:
-                return None, taken[answer - 2][1] if answer > 1 else _RECORD
-            self.forget_schema()
+            if answer == 0:
+                self.forget_schema()
+            elif answer == 1:
+                return None, _RECORD
+            elif absent[answer - 2] not in owned.unsure:
+                return None, taken[answer - 2][1]
+
+    def under(self, old: bytes, key_bytes: bytes) -> Steps[tuple[list[Any], list[bytes]]]:
+        """The conditions under which a record is what was read and has these entries, and the entries."""
+        schema = yield from self.schema_condition()
+        owned = yield from self.owned_entries(old, key_bytes)
+        states: list[tuple[Any, ...]] = [("revision", self._prefix + key_bytes, unpack_header(old)[3])]
+        states += [("absent", entry) for entry in owned.unsure]
+        return [schema, *((self.database, state) for state in states)], list(owned.entries)
 
     # --------------------------------------------------------------------------------------------- save
 
@@ -308,10 +325,11 @@ class WriteSteps(SchemaSteps):
             old = yield "get", self.database, key
             if old is None:
                 return False
-            touched = [key, *self.stored_entries(old, key_bytes)]
-            calls = [("touch", self.database, each, expire) for each in touched]
-            condition = (self.database, ("revision", key, unpack_header(old)[3]))
-            done, answer = yield "atomic", [condition], [*calls, ("get", self.database, key)]
+            conditions, gone = yield from self.under(old, key_bytes)
+            calls = [("touch", self.database, each, expire) for each in (key, *gone)]
+            done, answer = yield "atomic", conditions, [*calls, ("get", self.database, key)]
+            if not done and answer == 0:
+                self.forget_schema()
             if done:
                 if payload_of(old) == payload_of(obj._state.record):
                     obj._state.record = answer[-1]
@@ -330,10 +348,8 @@ class WriteSteps(SchemaSteps):
             old = yield "get", self.database, key
             if old is None or (still is not None and not still(self.instance(old))):
                 return False
-            schema = yield from self.schema_condition()
-            conditions = [schema, (self.database, ("revision", key, unpack_header(old)[3]))]
-            gone = [key, *self.stored_entries(old, key_bytes)]
-            done, answer = yield "atomic", conditions, [("delete_many", self.database, gone)]
+            conditions, gone = yield from self.under(old, key_bytes)
+            done, answer = yield "atomic", conditions, [("delete_many", self.database, [key, *gone])]
             if done:
                 return True
             if answer == 0:
