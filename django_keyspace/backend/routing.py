@@ -364,7 +364,7 @@ def shape_result(name: str, arguments: Sequence[Any], result: Any) -> Any:
     """
     try:
         return _shape(name, arguments, result)
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise ProtocolError(f"The node answered {name!r} with something else: {error}") from None
 
 

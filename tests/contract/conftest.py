@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.contract.engines import ENGINES, LONG_LIVED, Place
+from tests.contract.engines import ENGINES, GUARDED, LONG_LIVED, Place
 from tests.contract.faces import AsyncFace, Face
 
 
@@ -29,13 +29,25 @@ def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 
         def get(name: str) -> Place:
             if name not in places:
-                places[name] = stack.enter_context(ENGINES[name](tmp_path_factory.mktemp(name)))
+                places[name] = stack.enter_context((ENGINES | GUARDED)[name](tmp_path_factory.mktemp(name)))
             return places[name]
 
         yield get
 
 
-_PARAMS = [pytest.param(name, marks=pytest.mark.node if name in LONG_LIVED else ()) for name in ENGINES]
+def _params(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.node if name in LONG_LIVED else ()) for name in names]
+
+
+_PARAMS = _params(ENGINES)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The tests of this folder are held against more engines than those elsewhere that use the same places."""
+    if "place" in metafunc.fixturenames:
+        wider = pytest.mark.parametrize("place", _params([*ENGINES, *GUARDED]), indirect=True)
+        metafunc.definition.add_marker(wider)  # a marker takes the place of the fixture's own parameters
 
 
 @pytest.fixture(params=_PARAMS)

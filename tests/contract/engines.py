@@ -15,12 +15,15 @@ from django_keyspace.backend import KeyspaceCache
 from django_keyspace.backend.embedded import EmbeddedEngine, Engine
 from django_keyspace.backend.transport import remote_engine
 from django_keyspace.keyspace import Client
+from django_keyspace.security import make_security
 from django_keyspace.store import StoreOptions, open_store
 from django_keyspace.testing import running_node
+from tests.certificates import Certificates
 
 DATABASES = 16
 VALUE_BYTES_MAX = 2**22
 """Small enough that a test can go beyond it."""
+SECRET = "the secret of the contract's node"
 
 
 class Place:
@@ -88,9 +91,12 @@ class EmbeddedPlace(Place):
 class NodePlace(Place):
     """A node process on this machine."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, **options: Any) -> None:
         self._stem = location.rpartition("/")[0]
-        self.engine = remote_engine(self.location())
+        self.options = {**self.options, **options}
+        uses_tls = location.startswith("keyspaces:")
+        security = make_security(uses_tls=uses_tls, secret=options.get("secret"), tls=options.get("tls"))
+        self.engine = remote_engine(self.location(), security=security)
 
     def location(self, database: int = 0) -> str:
         return f"{self._stem}/{database}"
@@ -114,10 +120,24 @@ def node(folder: Path) -> Iterator[Place]:
         place.engine.close()
 
 
+@contextlib.contextmanager
+def node_tls(folder: Path) -> Iterator[Place]:
+    """One node that wants a secret and speaks TLS."""
+    certificates = Certificates(folder)
+    tls = certificates.node_options()
+    with running_node(data=folder / "n1", value_bytes_max=VALUE_BYTES_MAX, secret=SECRET, **tls) as running:
+        place = NodePlace(running.location, **running.options, tls={"ca": certificates.ca})
+        yield place
+        place.engine.close()
+
+
 Factory = Callable[[Path], contextlib.AbstractContextManager[Place]]
 
 ENGINES: dict[str, Factory] = {"embedded": embedded, "node": node}
 """By name: makes a place in a folder for as long as a block runs."""
 
-LONG_LIVED = frozenset({"node"})
+GUARDED: dict[str, Factory] = {"node-tls": node_tls}
+"""The same, for the tests of the contract itself only: what is built on the contract cannot tell them from a node."""
+
+LONG_LIVED = frozenset({"node", "node-tls"})
 """Engines whose place is made once per session and emptied for each test."""

@@ -1,7 +1,8 @@
 """``python -m tests.fuzz --seconds 60 --target connection``: look for inputs that upset what reads them.
 
 Guided by coverage, with atheris (``pip install atheris``); ``--without-atheris`` changes known inputs at random instead. An
-input that is found is saved; put it into ``tests/fuzz/corpus/TARGET/``, where the tests hold it for ever.
+input that is found is saved in the folder for temporary files; put it into ``tests/fuzz/corpus/TARGET/``, where the tests
+hold it for ever.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def _guide(target: str, seconds: int, seed: int, folder: str) -> int:
         return bytes(atheris.Mutate(data, size_max))
 
     flags = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={INPUT_BYTES_MAX}", "-print_final_stats=1"]
+    flags += [f"-artifact_prefix={Path(tempfile.gettempdir()) / f'keyspace-fuzz-{target}-'}"]
     flags += [f"-rss_limit_mb={MEMORY_MB_MAX}", f"-timeout={INPUT_SECONDS_MAX}", "-verbosity=0"]
     atheris.Setup([sys.argv[0], *flags, folder, str(known)], TARGETS[target], custom_mutator=change)
     atheris.Fuzz()

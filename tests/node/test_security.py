@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from django_keyspace.addresses import parse_location
 from django_keyspace.backend.transport import RemoteEngine
@@ -22,6 +21,7 @@ from django_keyspace.security import Security, make_security
 from django_keyspace.testing import RunningNode, running_node
 from django_keyspace.wire import HELLO_BYTES_MAX, ClientHello
 
+from ..certificates import Certificates
 from ..store.helpers import await_condition
 from .conftest import RawClient
 
@@ -158,29 +158,6 @@ def test_a_stranger_may_not_send_large_frames(guarded: RunningNode) -> None:
 
 
 # --- TLS
-
-
-class Certificates:
-    """Authorities and certificates for 127.0.0.1, as files in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.authority, self.strangers = trustme.CA(), trustme.CA()
-        self.ca = str(folder / "ca.pem")
-        self.strangers_ca = str(folder / "strangers.pem")
-        self.authority.cert_pem.write_to_path(self.ca)
-        self.strangers.cert_pem.write_to_path(self.strangers_ca)
-        self.cert, self.key = self.issue("node", "127.0.0.1")
-
-    def issue(self, name: str, host: str, authority: trustme.CA | None = None) -> tuple[str, str]:
-        issued = (authority or self.authority).issue_cert(host)
-        cert, key = self.folder / f"{name}.pem", self.folder / f"{name}-key.pem"
-        issued.private_key_pem.write_to_path(str(key))
-        cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-        return str(cert), str(key)
-
-    def node_options(self) -> dict[str, str]:
-        return {"tls_cert": self.cert, "tls_key": self.key}
 
 
 @pytest.fixture(scope="module")
