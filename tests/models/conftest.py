@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,3 +45,16 @@ def ask(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
         return
     with asyncio.Runner() as runner:
         yield lambda query, method, *args, **kwargs: runner.run(getattr(query, f"a{method}")(*args, **kwargs))
+
+
+@pytest.fixture
+def embedded_alias(store_folder: Path, settings: Any) -> None:
+    """The aliases "default" and "other" are on a new store in this process: for what does not depend on the engine."""
+    settings.CACHES = {
+        alias: {
+            "BACKEND": "django_keyspace.backend.KeyspaceCache",
+            "LOCATION": str(store_folder),
+            "OPTIONS": {"database": database},
+        }
+        for alias, database in (("default", 0), ("other", 1))
+    }

@@ -40,7 +40,9 @@ class Command(BaseCommand):
         for storage in storages(options["models"], options["using"]):
             label = storage.meta.label
             try:
+                storage.forget_schema()
                 if not options["all"] and storage._run(storage.ready_indexes()) == set(storage.meta.indexes):
+                    self._drop_old_entries(storage)
                     self.stdout.write(f"{label}: nothing to build.")
                     continue
                 problems = self._build(storage, options)
@@ -89,17 +91,9 @@ class Command(BaseCommand):
 
     def _drop_old_entries(self, storage: Storage) -> None:
         """Delete the entries of indexes that the model has no more."""
-        kept = [index.prefix for index in storage.meta.indexes.values()]
-        for prefix in storage.entry_prefixes():
-            last: bytes | None = None
-            while True:
-                page = storage._run(storage.inspect_entries(prefix, last))
-                for drift in page.found:
-                    if not drift.entry.startswith(tuple(kept)):
-                        storage._run(storage.drop_orphan(drift))
-                last = page.last
-                if last is None:
-                    break
+        for prefix in storage._run(storage.former_prefixes()):
+            while storage._run(storage.drop_former(prefix)):
+                pass
 
     def _tell(self, storage: Storage, problems: list[Drift]) -> None:
         for drift in problems[:_NAMED_MAX]:
