@@ -16,8 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .mutate import CORPUS, INPUT_BYTES_MAX, change_frames, mutate
-
 NAMES = ("frames", "connection", "hello", "client")
 NO_ATHERIS = (
     "atheris, which guides the fuzzer by coverage, is not installed. Install it (pip install atheris; Linux and macOS), or "
@@ -68,7 +66,9 @@ def _start_guided(target: str, seconds: int, seed: int, found: Path | None) -> i
 def _guide(target: str, seconds: int, seed: int, folder: str) -> int:
     import atheris
 
+    # Whatever was imported before is not seen: this module's own imports are few for that reason.
     with atheris.instrument_imports(include=["django_keyspace"]):
+        from .mutate import CORPUS, INPUT_BYTES_MAX, change_frames, mutate
         from .seeds import seeds
         from .targets import TARGETS
 
