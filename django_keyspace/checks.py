@@ -1,4 +1,4 @@
-"""System checks of the aliases that use this backend: ``keyspace.E...`` errors and ``keyspace.W...`` warnings.
+"""System checks of the aliases that use this backend, and of models: ``keyspace.E...`` errors, ``keyspace.W...`` warnings.
 
 They look at settings and at the folder from outside; nothing is opened and nothing is written.
 """
@@ -23,6 +23,8 @@ from django_keyspace.security import is_loopback
 NETWORK_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "lustre"}
 )
+_MODEL_PROBLEMS: Final = {"unordered": "keyspace.E103", "null-key": "keyspace.E104"}
+"""The ids of what is found when a model's class is made."""
 _SESSION_ENGINES: Final = frozenset({"django.contrib.sessions.backends.cache"})
 
 
@@ -138,6 +140,75 @@ def _check_shared_folders(configs: dict[str, Config]) -> Iterator[CheckMessage]:
                 hint="Give both the same durability, max_bytes, map_bytes, databases and value_bytes_max.",
                 id="keyspace.E005",
             )
+
+
+@register(Tags.models)
+def check_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check every key-value model, or those of some apps."""
+    from django_keyspace.backend.models.registry import get_models
+
+    labels = None if app_configs is None else {config.label for config in app_configs}
+    ours = dict(our_aliases())
+    messages: list[CheckMessage] = []
+    places: dict[tuple[Any, ...], Any] = {}
+    used: dict[str, Any] = {}
+    for model in get_models():
+        meta = model._meta
+        is_asked_for = labels is None or meta.app_label in labels
+        if is_asked_for:
+            messages += [
+                Error(message, hint=hint, obj=model, id=_MODEL_PROBLEMS[kind]) for kind, message, hint in meta.problems
+            ]
+        if meta.using not in ours:
+            if is_asked_for:
+                messages.append(_alias_error(model))
+            continue
+        config = _config_of(ours[meta.using])
+        if config is None:
+            continue  # check_aliases says why
+        path = config.location if config.is_remote else os.path.realpath(config.location)
+        other = places.setdefault((path, config.database, meta.prefix), model)
+        if is_asked_for and other is not model:
+            messages.append(
+                Error(
+                    f"{meta.label} ({meta.using!r}) and {other._meta.label} ({other._meta.using!r}) keep their objects under the "
+                    f"prefix {meta.prefix!r} in one database, where they would overwrite each other.",
+                    hint="Give one another Meta.prefix, or the aliases different databases.",
+                    obj=model,
+                    id="keyspace.E101",
+                )
+            )
+        if is_asked_for and not config.is_remote and config.store.durability != "commit":
+            used.setdefault(meta.using, (model, config.store.durability))
+    return messages + [_durability_warning(alias, *found) for alias, found in used.items()]
+
+
+def _config_of(entry: dict[str, Any]) -> Config | None:
+    try:
+        return make_config(entry.get("LOCATION", ""), entry.get("OPTIONS") or {})
+    except (ConfigurationError, ImproperlyConfigured, ImportError):
+        return None
+
+
+def _alias_error(model: Any) -> CheckMessage:
+    alias = model._meta.using
+    backend = settings.CACHES.get(alias, {}).get("BACKEND")
+    state = "is not in CACHES" if alias not in settings.CACHES else f"has the backend {backend}"
+    return Error(
+        f"{model._meta.label} keeps its objects in the alias {alias!r}, which {state}.",
+        hint="Set Meta.using to an alias whose BACKEND is django_keyspace.backend.KeyspaceCache.",
+        obj=model,
+        id="keyspace.E102",
+    )
+
+
+def _durability_warning(alias: str, model: Any, durability: str) -> CheckMessage:
+    return Warning(
+        f"CACHES[{alias!r}] holds objects of {model._meta.label}, with durability {durability!r}: after a power cut the store "
+        "refuses to open.",
+        hint="Set OPTIONS['durability'] = 'commit', or silence the check if the objects can be made again.",
+        id="keyspace.W101",
+    )
 
 
 def existing_parent(folder: Path) -> Path:

@@ -75,7 +75,7 @@ class Options:
         key_fields: the fields of the key.
         key_bytes: function from Python values by name to the ordered form of the key.
         indexes: ordered and unique indexes, by name.
-        problems: ``(id, message, hint)`` for the system checks; an object of such a model cannot be used.
+        problems: ``(kind, message, hint)`` for the system checks; objects of such a model cannot be used.
     """
 
     # What Django's fields and forms look at, and what it always is here.
@@ -277,7 +277,7 @@ class Options:
             if not plan.is_ordered:
                 self.problems.append(
                     (
-                        "keyspace.E012",
+                        "unordered",
                         f"{self.label}.{plan.name} is a {type(plan.field).__name__}, whose values have no order, and {where} "
                         "needs one.",
                         "Index a field that is made of it: a number, a text, a date.",
@@ -287,7 +287,7 @@ class Options:
             if plan.field.null:
                 self.problems.append(
                     (
-                        "keyspace.E013",
+                        "null-key",
                         f"{self.label}.{plan.name} is part of the key and may be None.",
                         "Remove null=True.",
                     )
