@@ -284,6 +284,11 @@ class UpkeepSteps(BulkSteps):
                 return number
             last = end
 
+    def page_of_records(self, last: bytes | None) -> Steps[tuple[list[bytes], bytes | None]]:
+        """A page of records in the order of the key, and where it ended; None at the end."""
+        rows, more = yield from self._rows(self._prefix, last)
+        return [record for _, record in rows], rows[-1][0] if more else None
+
     def _rows(self, prefix: bytes, last: bytes | None) -> Steps[tuple[list[Any], bool]]:
         """A page of keys and records, and whether there are more."""
         skip = AFTER if last else False
