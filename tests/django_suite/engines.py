@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.certificates import Certificates
+
 KEYSPACE_BACKEND = "django_keyspace.backend.KeyspaceCache"
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 15
@@ -92,6 +94,7 @@ class NodeEngine(Engine):
         self.port = _free_port()
         command = [sys.executable, "-m", "django_keyspace.node", "--id", "n1"]
         command += ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.folder / "n1")]
+        command += self.flags()
         # The node needs no settings, and must not pick up those of the project around this run.
         environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         with self._log.open("wb") as log:
@@ -101,6 +104,10 @@ class NodeEngine(Engine):
         except EngineFailed:
             self._end()
             raise
+
+    def flags(self) -> list[str]:
+        """More flags of the node."""
+        return []
 
     def _wait_until_it_listens(self, process: subprocess.Popen[bytes]) -> None:
         give_up_at = time.monotonic() + START_TIMEOUT_S
@@ -143,6 +150,22 @@ class NodeEngine(Engine):
             return "(no output)"
 
 
+class NodeTlsEngine(NodeEngine):
+    """The same with TLS and a secret. Both sides find them in the environment: Django's tests set OPTIONS of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._certificates = Certificates(self.folder)
+        os.environ["KEYSPACE_SECRET"] = "the secret of this run's node"
+        os.environ["SSL_CERT_FILE"] = self._certificates.ca
+
+    def flags(self) -> list[str]:
+        return [f"--{name.replace('_', '-')}={value}" for name, value in self._certificates.node_options().items()]
+
+    def location(self, store: str) -> str:
+        return super().location(store).replace("keyspace://", "keyspaces://")
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -154,4 +177,5 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "locmem": LocMemEngine,
     "embedded": EmbeddedEngine,
     "node": NodeEngine,
+    "node-tls": NodeTlsEngine,
 }
