@@ -242,7 +242,8 @@ class Plan:
         if type(converted) not in self._exact:
             for kind in self._exact:
                 if isinstance(converted, kind):  # a member of TextChoices, a SafeString: as a table would keep it
-                    converted = kind.__str__(converted) if kind is str else kind(converted)
+                    is_text = kind is str and issubclass(type(converted), str)  # a lazy object only says that it is
+                    converted = str.__str__(converted) if is_text else kind(converted)
         return converted if self._refine is None else self._refine(converted)
 
     def dump(self, value: Any) -> Any:
