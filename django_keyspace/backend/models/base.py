@@ -10,6 +10,7 @@ from django.core.exceptions import NON_FIELD_ERRORS, MultipleObjectsReturned, Ob
 from django.db import models
 from django.utils.encoding import force_str
 from django.utils.hashable import make_hashable
+from django.utils.text import capfirst
 
 from django_keyspace.backend.models.access import Data, ModelState
 from django_keyspace.backend.models.definition import ModelBase
@@ -350,15 +351,22 @@ class Model(metaclass=ModelBase):
     def _unique_error(self, names: tuple[str, ...]) -> ValidationError:
         labels = [str(self._meta.get_field(name).verbose_name) for name in names]
         told = {
-            "model_name": str(self._meta.verbose_name).capitalize(),
-            "field_label": " and ".join(labels).capitalize(),
+            "model_name": capfirst(str(self._meta.verbose_name)),
+            "field_label": capfirst(" and ".join(labels)),
         }
         if len(names) == 1:
             messages = self._meta.get_field(names[0]).error_messages
             return ValidationError(messages["unique"], code="unique", params=told)
         return ValidationError("%(model_name)s with this %(field_label)s already exists.", "unique_together", told)
 
-    # What Django's forms call beside these.
+    # What Django's forms and formsets call beside these.
+    def _get_unique_checks(
+        self, exclude: Collection[str] | None = None, include_meta_constraints: bool = False
+    ) -> tuple[list[tuple[type[Model], tuple[str, ...]]], list[Any]]:
+        """``(unique checks, none by date)``: what no two objects of a formset may have in common."""
+        groups = [self._meta.key_names, *(index.field_names for index in self._meta.indexes.values() if index.unique)]
+        return [(type(self), names) for names in groups if not set(names) & set(exclude or ())], []
+
     def validate_constraints(self, exclude: Collection[str] | None = None) -> None:
         """Nothing: there are no constraints."""
 

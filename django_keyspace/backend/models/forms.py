@@ -1,8 +1,9 @@
 """Forms of key-value models: Django's own ``ModelForm``, with conflicts.
 
 Django's model forms need of a model what ours have: fields that make form fields, ``full_clean`` and ``save``. What they
-lack is a notion of an object that somebody else has changed between showing the form and sending it. So the form carries the
-revision of what it shows in a hidden field, and a form of an older revision is not valid.
+lack is a notion of an object that somebody else has changed between showing the form and sending it. So the form says in a
+hidden field which version of the object it shows, and a form of an older one is not valid. What it says is the checksum of
+the record: a new timeout gives the record another revision, but the object is what the form shows still.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from django.utils.translation import gettext as _
 
 from django_keyspace.backend.models.errors import Conflict, DuplicateValue
 from django_keyspace.exceptions import InvalidArgument
+from django_keyspace.store.record import unpack_header
 
 if TYPE_CHECKING:
     from django_keyspace.backend.models.base import Model
@@ -37,7 +39,7 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]
         self.conflict: Conflict | None = None
         if REVISION_NAME not in self.fields and not self.instance._state.adding:
             self.fields[REVISION_NAME] = forms.IntegerField(
-                required=False, widget=forms.HiddenInput, initial=self.instance.revision
+                required=False, widget=forms.HiddenInput, initial=_version_of(self.instance)
             )
             self._guards = True
         else:
@@ -45,7 +47,7 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def _post_clean(self) -> None:
         shown = self.cleaned_data.get(REVISION_NAME) if self._guards else None
-        is_stale = shown is not None and shown != self.instance.revision
+        is_stale = shown is not None and shown != _version_of(self.instance)
         stored = _loaded(self.instance) if is_stale else None
         super()._post_clean()  # type: ignore[misc]
         if is_stale:
@@ -101,8 +103,14 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]
             )
         data: Any = self.data
         data = data.copy()
-        data[self.add_prefix(REVISION_NAME)] = str(self.conflict.stored.revision)
+        data[self.add_prefix(REVISION_NAME)] = str(_version_of(self.conflict.stored))
         return type(self)(data, self.files, instance=self.conflict.stored, prefix=self.prefix)
+
+
+def _version_of(instance: Model) -> int:
+    """The version of an object as a form tells it: the checksum of its record."""
+    record = instance._state.record
+    return int(unpack_header(record)[2]) if record else 0
 
 
 def _loaded(instance: Model) -> Model | None:
