@@ -45,6 +45,7 @@ EXECUTED = [
     "README.md",
     "docs/cache.md",
     "docs/models-tutorial.md",
+    "docs/models.md",
     "docs/scripts.md",
     "docs/settings.md",
     "docs/durability.md",

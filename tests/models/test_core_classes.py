@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from django.test import override_settings
 
 from django_keyspace import checks, kv
 from django_keyspace.backend.models import registry
+from django_keyspace.backend.models.options import META
 from django_keyspace.exceptions import ConfigurationError, InvalidArgument
 from tests.contract.engines import Place
 from tests.models.samples import Note, Person, Visit
@@ -84,6 +87,18 @@ def test_what_is_refused(attributes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         define(**attributes)
     assert registry.get_models() == before
+
+
+def test_the_page_has_every_option_of_meta() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = page.partition("### Meta")[2].partition("###")[0]
+    told = {
+        name
+        for row in table.splitlines()
+        if row.startswith("| `")
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert told == set(META)
 
 
 def test_two_classes_with_one_name_or_prefix() -> None:
