@@ -133,6 +133,17 @@ def test_abstract_classes(alias: Place) -> None:
         define("Grandchild", (child,))
 
 
+def test_a_meta_that_inherits() -> None:
+    base = define("Base", meta={"abstract": True, "timeout": 60, "indexes": ["rank"]}, rank=f.IntegerField(default=0))
+    body = {"Meta": type("Meta", (base.Meta,), {"verbose_name": "child of it"})}
+    child = define("Child", (base,), meta=False, **body)
+    assert not child._meta.abstract and child._meta.verbose_name == "child of it"
+    assert child._meta.timeout == 60 and set(child._meta.indexes) == {"rank"} and child._meta.prefix == "classes.child"
+    text = define("Text", (base,), rank=f.CharField(max_length=9))
+    assert text._meta.get_field("rank").max_length == 9
+    assert define("Bare", (base,), rank=None)._meta.field_names == ("id",)
+
+
 def test_methods_and_managers_are_inherited(alias: Place) -> None:
     class Ranked(kv.Manager):
         def best(self) -> Any:

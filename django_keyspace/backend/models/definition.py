@@ -41,6 +41,8 @@ class ModelBase(type):
         has_label = is_abstract or (meta is not None and hasattr(meta, "app_label"))
         app_label = None if has_label else registry.app_label_of(cls.__module__, name)
         Options(_flattened(meta, attributes.get("Meta") is not None), name, app_label).contribute_to_class(cls, "_meta")
+        if is_abstract:
+            cls.Meta = meta  # for "class Meta(Base.Meta)"
         _add_fields(cls, parents, contributors)
         if not is_abstract:
             _finish(cls)
