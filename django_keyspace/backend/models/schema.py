@@ -109,10 +109,12 @@ class SchemaSteps(Access):
 
     def schema_revision(self) -> Steps[int]:
         """The revision of the schema record, after it was brought into line with the model."""
-        self.forget_schema()
-        yield from self.schema_condition()
-        record = yield "get", self.database, self.meta.schema_key
-        return 0 if record is None else int(revision_of(record)[0])
+        while True:
+            self.forget_schema()
+            _, (_, _, _, payload) = yield from self.schema_condition()
+            record = yield "get", self.database, self.meta.schema_key
+            if record is not None and payload_of(record) == payload:  # and nobody has replaced it in between
+                return int(revision_of(record)[0])
 
     def mark_ready(self, revision: int) -> Steps[bool]:
         """Say that every index holds every record. False if the schema was written since, so that they may not.

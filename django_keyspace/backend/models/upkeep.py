@@ -199,7 +199,7 @@ class UpkeepSteps(BulkSteps):
         """Look for entries on a page that belong to no object.
 
         Arguments:
-            prefix: one of :meth:`entry_prefixes`.
+            prefix: one of :meth:`entry_prefixes`, or that of an index.
             last: where the page before ended, None for the first one.
         """
         rows, more = yield from self._rows(prefix, last)
@@ -208,7 +208,7 @@ class UpkeepSteps(BulkSteps):
         found = []
         for (entry, _), owner, record in zip(rows, owners, records, strict=True):
             if not self._owns(record, owner, entry) and (yield from self._as_orphan(entry, [])):
-                name = entry[len(prefix) :].partition(b"\0")[0].decode("utf-8", "replace")
+                name = entry.split(b"\0", 2)[1].decode("utf-8", "replace")
                 found.append(Drift(ORPHAN, name, owner, entry))
         return Page(len(rows), found, rows[-1][0] if more else None)
 

@@ -82,6 +82,7 @@ class Command(BaseCommand):
             self._drop_old_entries(storage)
             if problems:
                 return problems
+            self._drop_orphans(storage)
             if storage._run(storage.mark_ready(revision)):
                 return []
         raise CommandError(
@@ -94,6 +95,18 @@ class Command(BaseCommand):
         for prefix in storage._run(storage.former_prefixes()):
             while storage._run(storage.drop_former(prefix)):
                 pass
+
+    def _drop_orphans(self, storage: Storage) -> None:
+        """Delete entries that older code has left behind, which did not know the index: in a unique one they take values."""
+        for index in storage.meta.indexes.values():
+            last: bytes | None = None
+            while True:
+                page = storage._run(storage.inspect_entries(index.prefix, last))
+                for drift in page.found:
+                    storage._run(storage.drop_orphan(drift))
+                last = page.last
+                if last is None:
+                    break
 
     def _tell(self, storage: Storage, problems: list[Drift]) -> None:
         for drift in problems[:_NAMED_MAX]:
@@ -146,7 +159,7 @@ class _Mark:
         try:
             noted: dict[str, Any] = json.loads(self._file.read_text())
             for entry in noted.values():
-                bytes.fromhex(entry["last"])
+                bytes.fromhex(entry["last"]), int(entry["revision"]), int(entry["done"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CommandError(
                 f"{self._file} is no mark of keyspace_reindex ({error!r}). Name another file."
@@ -156,5 +169,10 @@ class _Mark:
     def _write(self, noted: dict[str, Any]) -> None:
         if self._file is not None:
             written = self._file.with_name(f"{self._file.name}.new")
-            written.write_text(json.dumps(noted) + "\n")
-            written.replace(self._file)
+            try:
+                written.write_text(json.dumps(noted) + "\n")
+                written.replace(self._file)
+            except OSError as error:
+                raise CommandError(
+                    f"The mark {self._file} can't be written: {error}. What was built so far stays."
+                ) from error
