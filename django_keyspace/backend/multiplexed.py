@@ -276,7 +276,7 @@ class LoopConnections:
             if connection is None or not connection.usable or connection.is_paused or self._breaker.failures:
                 return await self._persist(loop, request, deadline_at_s, None)
             answer = await connection.call(*request.parts(), deadline_at_s)
-            if type(answer) is Failure:
+            if isinstance(answer, Failure):
                 return await self._persist(loop, request, deadline_at_s, answer)
             _, status, result = answer
             if status == OK:

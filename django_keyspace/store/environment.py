@@ -103,9 +103,7 @@ class Environment:
             self.databases = {
                 number: self.lmdb.open_db(name, create=False) for number, name in self._database_names().items()
             }
-            self.deadlines, self.overlay, self.sessions = (
-                self.lmdb.open_db(name, create=False) for name in _INDEXES
-            )
+            self.deadlines, self.overlay, self.sessions = (self.lmdb.open_db(name, create=False) for name in _INDEXES)
             self.lmdb.reader_check()
         except BaseException:
             self.lmdb.close()
@@ -169,7 +167,7 @@ class Environment:
                 f"The data of {self.folder.path} has format {version}; this release knows {_META_FORMAT}. It was not "
                 "touched. Use the release that made it."
             )
-        if not has_all:  # the option databases was raised, or a release without models, overlay or sessions made the store
+        if not has_all:  # the option databases was raised, or an older release made the store
             with self.lmdb.begin(write=True) as txn:
                 for name in names:
                     self.lmdb.open_db(name, txn=txn)

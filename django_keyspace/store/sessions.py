@@ -333,11 +333,11 @@ def encode(result: Any) -> bytes:
     kind = type(result)
     if result is None or kind is bool:
         return _CONSTANTS[result]
-    if kind is int:
+    if isinstance(result, int):
         return b"i%d" % result
-    if kind is bytes:
+    if isinstance(result, bytes):
         return b"b" + result
-    if kind is str:
+    if isinstance(result, str):
         return b"s" + result.encode("utf-8", "surrogatepass")
     if kind is float:
         return b"f" + _FLOAT.pack(result)

@@ -99,9 +99,13 @@ blocks = st.one_of(
 NEVER = ("incr", 0, b"never there", 1, None, None, 0)
 ELSEWHERE = {"once", "expire_sessions"}
 """Operations that test_sessions.py tries against a model of their own."""
-TRIED = {"sweep", "status", "batch", "atomic"} | ELSEWHERE | set(
-    """set set_many touch delete delete_many remove incr incr_float append cas rename prune clear cull evict
+TRIED = (
+    {"sweep", "status", "batch", "atomic"}
+    | ELSEWHERE
+    | set(
+        """set set_many touch delete delete_many remove incr incr_float append cas rename prune clear cull evict
     set_expiry remove_expiry clear_expiries get get_many exists length ttl list count match_regex match_similar""".split()  # noqa: SIM905
+    )
 )
 
 
