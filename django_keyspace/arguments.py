@@ -36,6 +36,10 @@ SCRIPT_LIBRARIES: Final = ("kyoto", "tokyo")
 SCRIPT_TIME_MS_MAX: Final = 60_000
 SCRIPT_SOURCE_CHARACTERS_MAX: Final = 1_000_000
 SCRIPT_ARGUMENTS_BYTES_MAX: Final = 8 * 1024 * 1024
+SESSION_ID_BYTES: Final = 24
+"""A session's id: its birth by the log clock in milliseconds (8 bytes, big-endian), and 16 random bytes."""
+SESSION_WINDOW: Final = 1_024
+"""A session has at most so many sequences whose answers its client still waits for."""
 NESTING_MAX: Final = 2
 """A batch may hold an atomic block and the other way round, but no more than that."""
 
@@ -286,6 +290,30 @@ def check_addresses(name: str, addresses: Any, limits: Limits) -> None:
             raise _fail(name, item, "a list of (database, key)")
         check_database("database", item[0], limits)
         check_key(name, item[1])
+
+
+def check_session(name: str, session: Any, limits: Limits) -> None:
+    """The id of a client's session."""
+    if type(session) is not bytes or len(session) != SESSION_ID_BYTES:
+        raise _fail(name, session, f"{SESSION_ID_BYTES} bytes")
+
+
+def check_sessions(name: str, sessions: Any, limits: Limits) -> None:
+    """Ids of sessions."""
+    check_sequence(name, sessions)
+    for session in sessions:
+        check_session(name, session, limits)
+
+
+def check_place(name: str, number: Any, limits: Limits) -> None:
+    """A place in a session's order."""
+    check_integer(name, number, 1, INT64_MAX)
+
+
+def check_answer(name: str, answer: Any, limits: Limits) -> None:
+    """What a script has answered, or None."""
+    if answer is not None and type(answer) is not bytes:
+        raise _fail(name, answer, "bytes or None")
 
 
 def check_sources(name: str, sources: Any, limits: Limits) -> None:

@@ -271,13 +271,19 @@ class Overloaded(TransportError):
 
 
 class SessionExpired(TransportError):
-    """The client session has ended, so a node cannot know whether a resent write was done before; it does not do it."""
+    """The session of a write has ended, or the node never knew it; nothing was changed. Clients begin a new one."""
 
     code = "session-expired"
 
 
+class StaleSequence(TransportError):
+    """A copy of a write came after its client had stopped to wait for it; nothing was changed by this copy."""
+
+    code = "stale-sequence"
+
+
 class UnknownOutcome(KeyspaceError):
-    """A write was sent, and the connection broke or the time was over before its answer: it may have happened."""
+    """A write was sent, and there was no answer before the time was over, or its session is gone: it may have happened."""
 
     code = "unknown-outcome"
 

@@ -78,6 +78,12 @@ from django_keyspace.arguments import (
     RANGE_DIGEST_BYTES as RANGE_DIGEST_BYTES,
 )
 from django_keyspace.arguments import (
+    SESSION_ID_BYTES as SESSION_ID_BYTES,
+)
+from django_keyspace.arguments import (
+    SESSION_WINDOW as SESSION_WINDOW,
+)
+from django_keyspace.arguments import (
     VALUE_BYTES_MAX_DEFAULT as VALUE_BYTES_MAX_DEFAULT,
 )
 from django_keyspace.arguments import (
@@ -313,6 +319,26 @@ _OPERATIONS: Sequence[Operation] = (
         "(False, index of the first condition that failed).",
     ),
     _write(
+        "once",
+        [
+            ("session", arguments.check_session),
+            ("sequence", arguments.check_place),
+            ("lowest", arguments.check_place),
+            ("again", arguments.check_bool),
+            ("call", None),
+            ("answer", arguments.check_answer),
+        ],
+        "none",
+        "Do a write that its client may send again, and keep its result, or give the kept one. The write's own result. "
+        "again: it was sent before. answer: only the node itself gives it: the call is what a script wrote.",
+    ),
+    _write(
+        "expire_sessions",
+        [("sessions", arguments.check_sessions)],
+        "none",
+        "Delete those of the sessions that have ended, with what is kept of their writes. Their number.",
+    ),
+    _write(
         "sweep",
         [("records", arguments.check_count)],
         "none",
@@ -356,7 +382,7 @@ RUNS: Final = frozenset(name for name, operation in OPERATIONS.items() if operat
 CHANGES: Final = WRITES | RUNS
 """Names of the operations that may change something: whoever does not know their outcome must not repeat them."""
 
-_INTERNAL: Final = frozenset({"sweep", "evict"})
+_INTERNAL: Final = frozenset({"sweep", "evict", "expire_sessions"})
 """Operations that only the orderer of writes proposes; a client's request for one is refused."""
 
 
@@ -377,7 +403,7 @@ def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = 
     operation = OPERATIONS.get(call[0])
     if operation is None or (operation.name in _INTERNAL and not internal):
         raise UnknownOperation(f"There is no operation {call[0]!r:.80}. Is the other side a newer release?")
-    if operation.runs and nesting:
+    if nesting and (operation.runs or operation.name == "once"):
         raise InvalidArgument(f"A {operation.name} is all or nothing by itself, and cannot be part of a batch.")
     if len(call) - 1 != len(operation.parameters):
         wanted = ", ".join(name for name, _ in operation.parameters) or "no arguments"
@@ -385,8 +411,14 @@ def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = 
     for (name, check), argument in zip(operation.parameters, call[1:], strict=True):
         if check is not None:
             check(name, argument, limits)
-        else:
+        elif name == "calls":
             _check_calls(argument, limits, nesting)
+        else:
+            check_call(argument, limits)
+            if argument[0] not in CHANGES or argument[0] == "once":
+                raise InvalidArgument(f"Operation {argument[0]} is not done under a session: it can be done again freely.")
+    if operation.name == "once" and not internal and call[6] is not None:
+        raise InvalidArgument("Argument 'answer' is for the node itself. Nothing was changed.")
 
 
 def _check_calls(calls: Any, limits: Limits, nesting: int) -> None:

@@ -348,6 +348,8 @@ class NodeHello:
         release: the node's release of this package: for logs only.
         nonce: the node's part of the handshake, None if it wants no secret.
         proof: that it knows the secret.
+        log_ms: its log clock now, in milliseconds: the birth of sessions that begin on this connection. None: the node
+            keeps no sessions.
     """
 
     version: int
@@ -359,6 +361,7 @@ class NodeHello:
     release: str = ""
     nonce: bytes | None = None
     proof: bytes | None = None
+    log_ms: int | None = None
 
     def message(self) -> tuple[Any, ...]:
         """What to encode."""
@@ -371,6 +374,7 @@ class NodeHello:
             "release": self.release,
             "nonce": self.nonce,
             "proof": self.proof,
+            "log_ms": self.log_ms,
         }
         return (PROTOCOL_NAME, self.version, fields)
 
@@ -401,6 +405,7 @@ class NodeHello:
             release=_field(fields, "release", str, ""),
             nonce=_field(fields, "nonce", bytes, None),
             proof=_field(fields, "proof", bytes, None),
+            log_ms=_positive(fields, "log_ms") if fields.get("log_ms") is not None else None,
         )
 
 

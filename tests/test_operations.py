@@ -73,6 +73,13 @@ GOOD: dict[str, list[Any]] = {
     "arguments": [b"M\0\0\0\0", b"A\0\0\0\0"],
     "tag": [0, 255],
     "time_ms": [0, 60_000],
+    "session": [b"s" * 24],
+    "sessions": [[], [b"s" * 24]],
+    "sequence": [1, 2**63 - 1],
+    "lowest": [1, 2**63 - 1],
+    "again": [True, False],
+    "call": [("delete", 0, KEY), ["delete", 0, KEY], ("batch", [("delete", 0, KEY)])],
+    "answer": [None, b""],
 }  # fmt: skip
 
 BAD: dict[str, list[Any]] = {
@@ -118,6 +125,16 @@ BAD: dict[str, list[Any]] = {
     "arguments": [None, {}, b"", b"X", b"A" * (8 * 1024 * 1024 + 1)],
     "tag": [-1, 256, None],
     "time_ms": [-1, 60_001, 1.5, None],
+    "session": [None, b"", b"s" * 23, "s" * 24],
+    "sessions": [None, [b"s"], b"s" * 24],
+    "sequence": [0, -1, 2**63, True, None],
+    "lowest": [0, 1.5, None],
+    "again": [0, None],
+    "call": [
+        None, (), ("nope",), ("get", 0, KEY), ("sweep", 5), ("delete", 0, b""), ("batch", [("sweep", 5)]),
+        ("once", b"s" * 24, 1, 1, False, ("delete", 0, KEY), None),
+    ],
+    "answer": [0, "text"],
 }  # fmt: skip
 
 
@@ -167,6 +184,16 @@ def test_a_script_is_no_part_of_a_batch() -> None:
             check_call(block, LIMITS)
 
 
+def test_what_is_done_once_is_no_part_of_a_batch_and_brings_no_answer_of_its_own() -> None:
+    call = ("once", *arguments("once"))
+    check_call(call, LIMITS)
+    for block in (("batch", [call]), ("atomic", [], [call])):
+        with pytest.raises(InvalidArgument, match="batch"):
+            check_call(block, LIMITS)
+    with pytest.raises(InvalidArgument, match="for the node itself"):
+        check_call(("once", *arguments("once", answer=b"made up")), LIMITS)
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_number_of_arguments_is_checked(name: str) -> None:
     good = arguments(name)
@@ -183,7 +210,7 @@ def test_what_is_no_operation_is_refused(call: Any) -> None:
         check_call(call, LIMITS)
 
 
-@pytest.mark.parametrize("name", ["sweep", "evict"])
+@pytest.mark.parametrize("name", ["sweep", "evict", "expire_sessions"])
 def test_only_the_orderer_sweeps_and_evicts(name: str) -> None:
     call = (name, *arguments(name))
     for outside in (call, ("batch", [call]), ("atomic", [], [call])):

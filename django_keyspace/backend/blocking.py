@@ -32,13 +32,13 @@ from django_keyspace.backend.routing import (
     shape_result,
     time_is_over,
 )
+from django_keyspace.backend.sessions import Request, Sessions
 from django_keyspace.exceptions import (
     KeyspaceError,
     LocalError,
     NoConnection,
     Overloaded,
     ProtocolError,
-    error_from_code,
 )
 from django_keyspace.operations import CHANGES
 from django_keyspace.security import NO_SECURITY, Security, tls_failed
@@ -258,6 +258,7 @@ class BlockingPool:
         timeout_ms: how long a call may take in all.
         leader_timeout_ms: how long a call looks for a node; see :class:`Attempts`.
         security: what to show to nodes, and to want of them.
+        sessions: those of the engine; None: some of its own.
     """
 
     def __init__(
@@ -266,6 +267,7 @@ class BlockingPool:
         timeout_ms: int,
         leader_timeout_ms: int | None = None,
         security: Security = NO_SECURITY,
+        sessions: Sessions | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._security = security
@@ -276,6 +278,7 @@ class BlockingPool:
         self._idle: deque[BlockingConnection] = deque()
         self._all: weakref.WeakSet[BlockingConnection] = weakref.WeakSet()
         self._breaker = Breaker()
+        self._sessions = sessions or Sessions()
 
     def execute(self, name: str, arguments: Sequence[Any]) -> Any:
         """Do an operation.
@@ -291,21 +294,31 @@ class BlockingPool:
         now_s = monotonic()
         deadline_at_s = now_s + self._timeout_s
         # While not all is well, calls go the longer way, which asks the breaker.
-        connection = self._take(name in CHANGES, now_s) if not self._breaker.failures else None
+        changes = name in CHANGES
+        connection = self._take(changes, now_s) if not self._breaker.failures else None
+        if changes:
+            request = Request(self._sessions, name, arguments)
+            try:
+                return self._execute(connection, now_s, request, deadline_at_s)
+            finally:
+                request.end()
+        return self._execute(connection, now_s, Request(self._sessions, name, arguments), deadline_at_s)
+
+    def _execute(
+        self, connection: BlockingConnection | None, now_s: float, request: Request, deadline_at_s: float
+    ) -> Any:
         if connection is None:
-            return self._persist(name, arguments, deadline_at_s, None)
+            return self._persist(request, deadline_at_s, None)
+        name, arguments = request.name, request.arguments
         try:
-            _, status, result = connection.exchange(name, arguments, deadline_at_s)
+            _, status, result = connection.exchange(*request.parts(), deadline_at_s)
         except BaseException as error:
-            return self._persist(name, arguments, deadline_at_s, self._give_up(connection, error))
+            return self._persist(request, deadline_at_s, self._give_up(connection, error))
         connection.used_at_s = now_s
         self._idle.append(connection)
         if status == OK:
             return shape_result(name, arguments, result) if name in SHAPED else result
-        refusal = error_from_code(status, str(result))
-        if isinstance(refusal, Overloaded):
-            return self._persist(name, arguments, deadline_at_s, Failure(refusal, sent=False, reached=True))
-        raise refusal
+        return self._persist(request, deadline_at_s, request.refused(status, result))
 
     def _take(self, look: bool, now_s: float) -> BlockingConnection | None:
         """A connection that seems to be good, or None if there is none left.
@@ -333,28 +346,30 @@ class BlockingPool:
             connection.close()
         return connection.failure(error)
 
-    def _persist(self, name: str, arguments: Sequence[Any], deadline_at_s: float, failure: Failure | None) -> Any:
+    def _persist(self, request: Request, deadline_at_s: float, failure: Failure | None) -> Any:
         """Do an operation when there is no connection at hand, or the first attempt has failed."""
         if self._leader_timeout_ms is not None:
-            return self._try(name, arguments, deadline_at_s, failure)  # whoever gave this time wants it used
+            return self._try(request, deadline_at_s, failure)  # whoever gave this time wants it used
         if failure is None:  # or else the call has been sent, and must say what became of it
             self._breaker.check(monotonic())
         try:
-            result = self._try(name, arguments, deadline_at_s, failure)
+            result = self._try(request, deadline_at_s, failure)
         except KeyspaceError as error:
             self._breaker.failed(error, monotonic())
             raise
         self._breaker.succeeded()
         return result
 
-    def _try(self, name: str, arguments: Sequence[Any], deadline_at_s: float, failure: Failure | None) -> Any:
+    def _try(self, request: Request, deadline_at_s: float, failure: Failure | None) -> Any:
         """Attempt after attempt, as :class:`Attempts` says."""
         attempts = Attempts(
-            name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
+            request.name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
         )
         while True:
             if failure is not None:
-                sleep(attempts.after(failure, monotonic()))
+                sleep(attempts.after(failure, monotonic(), has_session=request.has_session))
+                if request.prepare(failure):
+                    self.close()
             try:
                 connection = self._take(True, monotonic())
                 if connection is not None and connection.link.endpoint != attempts.endpoint:
@@ -367,17 +382,14 @@ class BlockingPool:
                 continue
             self._first = attempts.index
             try:
-                _, status, result = connection.exchange_within(name, arguments, deadline_at_s)
+                _, status, result = connection.exchange_within(*request.parts(), deadline_at_s)
             except BaseException as error:
                 failure = self._give_up(connection, error)
                 continue
             self._put_back(connection)
             if status == OK:
-                return shape_result(name, arguments, result)
-            refusal = error_from_code(status, str(result))
-            if not isinstance(refusal, Overloaded):
-                raise refusal
-            failure = Failure(refusal, sent=False, reached=True)
+                return shape_result(request.name, request.arguments, result)
+            failure = request.refused(status, result)
 
     def _open(self, endpoint: Endpoint, connect_by_s: float) -> BlockingConnection:
         connection = BlockingConnection(
@@ -388,6 +400,8 @@ class BlockingPool:
             timeout_ms=self._timeout_ms,
         )
         self._all.add(connection)
+        if connection.link.node is not None:
+            self._sessions.met(connection.link.node.log_ms)
         return connection
 
     def _put_back(self, connection: BlockingConnection) -> None:
@@ -405,6 +419,7 @@ class BlockingPool:
 
     def after_fork(self) -> None:
         """In a forked child: close this process's copies of the parent's connections, those in use as well."""
+        self._sessions.forget()
         inherited = list(self._all)
         self._idle = deque()
         self._all = weakref.WeakSet()

@@ -28,7 +28,8 @@ from django_keyspace.backend.routing import (
     shape_result,
     time_is_over,
 )
-from django_keyspace.exceptions import KeyspaceError, NoConnection, Overloaded, error_from_code
+from django_keyspace.backend.sessions import Request, Sessions
+from django_keyspace.exceptions import KeyspaceError, NoConnection, Overloaded
 from django_keyspace.security import NO_SECURITY, Security, tls_failed
 from django_keyspace.wire import OK
 
@@ -229,6 +230,7 @@ class LoopConnections:
         timeout_ms: how long a call may take in all.
         leader_timeout_ms: how long a call looks for a node; see :class:`Attempts`.
         security: what to show to nodes, and to want of them.
+        sessions: those of the engine; None: some of its own.
     """
 
     def __init__(
@@ -237,6 +239,7 @@ class LoopConnections:
         timeout_ms: int,
         leader_timeout_ms: int | None = None,
         security: Security = NO_SECURITY,
+        sessions: Sessions | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._security = security
@@ -245,6 +248,7 @@ class LoopConnections:
         self._timeout_s = timeout_ms / 1000
         self._first = 0
         self._breaker = Breaker()
+        self._sessions = sessions or Sessions()
         self._forget()
 
     def _forget(self) -> None:
@@ -267,39 +271,34 @@ class LoopConnections:
         loop = asyncio.get_running_loop()
         deadline_at_s = loop.time() + self._timeout_s
         connection = self._connections.get(loop)
-        if connection is None or not connection.usable or connection.is_paused or self._breaker.failures:
-            return await self._persist(loop, name, arguments, deadline_at_s, None)
-        answer = await connection.call(name, arguments, deadline_at_s)
-        if type(answer) is Failure:
-            return await self._persist(loop, name, arguments, deadline_at_s, answer)
-        return await self._result(loop, name, arguments, deadline_at_s, answer)
-
-    async def _result(
-        self, loop: asyncio.AbstractEventLoop, name: str, arguments: Sequence[Any], deadline_at_s: float, answer: Any
-    ) -> Any:
-        _, status, result = answer
-        if status == OK:
-            return shape_result(name, arguments, result) if name in SHAPED else result
-        error = error_from_code(status, str(result))
-        if isinstance(error, Overloaded):
-            return await self._persist(loop, name, arguments, deadline_at_s, Failure(error, sent=False, reached=True))
-        raise error
+        request = Request(self._sessions, name, arguments)
+        try:
+            if connection is None or not connection.usable or connection.is_paused or self._breaker.failures:
+                return await self._persist(loop, request, deadline_at_s, None)
+            answer = await connection.call(*request.parts(), deadline_at_s)
+            if isinstance(answer, Failure):
+                return await self._persist(loop, request, deadline_at_s, answer)
+            _, status, result = answer
+            if status == OK:
+                return shape_result(name, arguments, result) if name in SHAPED else result
+            return await self._persist(loop, request, deadline_at_s, request.refused(status, result))
+        finally:
+            request.end()
 
     async def _persist(
         self,
         loop: asyncio.AbstractEventLoop,
-        name: str,
-        arguments: Sequence[Any],
+        request: Request,
         deadline_at_s: float,
         failure: Failure | None,
     ) -> Any:
         """Do an operation when there is no connection at hand, or the first attempt has failed."""
         if self._leader_timeout_ms is not None:
-            return await self._try(loop, name, arguments, deadline_at_s, failure)
+            return await self._try(loop, request, deadline_at_s, failure)
         if failure is None:  # or else the call has been sent, and must say what became of it
             self._breaker.check(monotonic())
         try:
-            result = await self._try(loop, name, arguments, deadline_at_s, failure)
+            result = await self._try(loop, request, deadline_at_s, failure)
         except KeyspaceError as error:
             self._breaker.failed(error, monotonic())
             raise
@@ -309,18 +308,19 @@ class LoopConnections:
     async def _try(
         self,
         loop: asyncio.AbstractEventLoop,
-        name: str,
-        arguments: Sequence[Any],
+        request: Request,
         deadline_at_s: float,
         failure: Failure | None,
     ) -> Any:
         """Attempt after attempt, as :class:`Attempts` says."""
         attempts = Attempts(
-            name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
+            request.name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
         )
         while True:
             if failure is not None:
-                await asyncio.sleep(attempts.after(failure, loop.time()))
+                await asyncio.sleep(attempts.after(failure, loop.time(), has_session=request.has_session))
+                if request.prepare(failure):
+                    self.close()
             try:
                 connection = await self._connection(loop, attempts.index, attempts.connect_by_s)
                 await connection.until_writable(deadline_at_s)
@@ -330,17 +330,14 @@ class LoopConnections:
             if not connection.usable:
                 failure = Failure(connection_broke(connection.link.endpoint, "the node closed it"), sent=False)
                 continue
-            answer = await connection.call(name, arguments, deadline_at_s)
+            answer = await connection.call(*request.parts(), deadline_at_s)
             if isinstance(answer, Failure):
                 failure = answer
                 continue
             _, status, result = answer
             if status == OK:
-                return shape_result(name, arguments, result)
-            refusal = error_from_code(status, str(result))
-            if not isinstance(refusal, Overloaded):
-                raise refusal
-            failure = Failure(refusal, sent=False, reached=True)
+                return shape_result(request.name, request.arguments, result)
+            failure = request.refused(status, result)
 
     async def _connection(self, loop: asyncio.AbstractEventLoop, index: int, deadline_at_s: float) -> LoopConnection:
         """The loop's connection. If there is none, one task makes it and all others wait for that."""
@@ -393,6 +390,8 @@ class LoopConnections:
             if connection is not None and connection.link.node is None:
                 connection.close()
         self._first = index
+        if connection.link.node is not None:
+            self._sessions.met(connection.link.node.log_ms)
         return connection
 
     def _discard_dead_loops(self) -> None:
@@ -413,6 +412,7 @@ class LoopConnections:
     def after_fork(self) -> None:
         """In a forked child: close this process's copies of the parent's sockets, without a word to the parent's
         loops."""
+        self._sessions.forget()
         inherited = list(self._connections.values())
         self._forget()
         for connection in inherited:

@@ -22,6 +22,7 @@ from django_keyspace.exceptions import (
     NoLeader,
     Overloaded,
     ProtocolError,
+    SessionExpired,
     TransportError,
     UnknownOutcome,
 )
@@ -45,6 +46,8 @@ ATTEMPTS_MAX: Final = 4
 RETRY_DELAY_MS: Final = 10
 """Pause before the second try of a node that is not there; doubles with each further one."""
 _DOUBLINGS_MAX: Final = 5
+_LAST_PAUSE_MS: Final = 20
+"""A write that may be done is asked for until less than this is left of its time."""
 _TLS_ALERT: Final = b"\x15\x03"
 """How the answer of a TLS server begins to somebody who speaks something else."""
 
@@ -216,8 +219,8 @@ class Failure:
 class Attempts:
     """One call's way through its deadline: what to do after each failed attempt.
 
-    A write that may have reached the node is never sent again. Everything else is, a few times, while there is time:
-    the node did nothing, or what it did had no effect.
+    A call that had no effect is tried a few times, while there is time. A write that may have reached a node is sent again
+    under its session and sequence until there is an answer or the time is over; without a session it is never sent again.
 
     Arguments:
         name: the operation.
@@ -228,6 +231,10 @@ class Attempts:
         leader_timeout_ms: how long to look for a node that takes the call, without one all the while. None: a few tries,
             however long they take.
         jitter: gives a random number from 0 to 1.
+
+    Attributes:
+        may_be_done: whether an attempt may have reached a node that did not answer, so that only an answer can tell what
+            became of the write.
     """
 
     def __init__(
@@ -247,6 +254,7 @@ class Attempts:
         self._timeout_ms = timeout_ms
         self._leader_timeout_ms = leader_timeout_ms
         self._jitter = jitter
+        self.may_be_done = False
         self._failed = 0
         self._unreachable = 0
         self._alone_since_s = deadline_at_s - timeout_ms / 1000
@@ -263,12 +271,13 @@ class Attempts:
             return self.deadline_at_s
         return min(self.deadline_at_s, self._alone_since_s + self._leader_timeout_ms / 1000)
 
-    def after(self, failure: Failure, now_s: float) -> float:
+    def after(self, failure: Failure, now_s: float, *, has_session: bool = False) -> float:
         """Decide what follows a failed attempt.
 
         Arguments:
             failure: what happened.
             now_s: the driver's monotonic clock.
+            has_session: whether the attempt had a session and a sequence.
         Returns:
             Seconds to wait before the next attempt, which goes to :attr:`endpoint`.
         Raises:
@@ -278,10 +287,28 @@ class Attempts:
         if isinstance(error, TransportError):
             error.reached = failure.reached
         if failure.sent and self.name in CHANGES:
-            raise UnknownOutcome(
-                f"The write {self.name!r} was sent to {self.endpoint}, and its answer was lost: {error} "
-                "It may have happened or not. Read the key before you do it again."
-            ) from error
+            self.may_be_done = True
+            if not has_session:
+                raise self.unknown_outcome(error) from error
+        if not self.may_be_done:
+            return self._pause_s(failure, now_s)
+        if isinstance(error, SessionExpired):
+            raise self.unknown_outcome(error) from error
+        try:
+            return self._pause_s(failure, now_s)
+        except KeyspaceError as last:
+            raise self.unknown_outcome(last) from last
+
+    def unknown_outcome(self, error: KeyspaceError) -> UnknownOutcome:
+        """The error of a write that was sent, and of which no node says what became of it."""
+        return UnknownOutcome(
+            f"The write {self.name!r} was sent to {self.endpoint}, and its answer was lost: {error} "
+            "It may have happened or not. Read the key before you do it again."
+        )
+
+    def _pause_s(self, failure: Failure, now_s: float) -> float:
+        """Seconds until the next attempt; raises the error if there is to be none."""
+        error = failure.error
         if not isinstance(error, TransportError) or isinstance(error, ProtocolError):
             raise error
         if failure.reached:
@@ -293,7 +320,7 @@ class Attempts:
         self._failed += 1
         if self._gives_up(error):
             raise error
-        if failure.sent and isinstance(error, NoConnection):
+        if failure.sent and isinstance(error, NoConnection) and self._failed <= ATTEMPTS_MAX:
             return 0.0  # a connection broke: a new one may well work
         self._unreachable += 1
         self.index = (self.index + 1) % len(self._endpoints)
@@ -303,13 +330,16 @@ class Attempts:
         delay_s: float = RETRY_DELAY_MS / 1000 * 2 ** min(max(rounds - 1, 0), _DOUBLINGS_MAX) * (0.5 + self._jitter())
         if self._leader_timeout_ms is not None:
             return min(delay_s, self.connect_by_s - now_s)
+        if self.may_be_done and self.deadline_at_s - now_s > _LAST_PAUSE_MS / 1000:
+            return min(delay_s, (self.deadline_at_s - now_s) / 2)
         if now_s + delay_s >= self.deadline_at_s:
             raise error
         return delay_s
 
     def _gives_up(self, error: TransportError) -> bool:
-        """Whether there were enough attempts. While a leader is looked for, only time counts."""
-        patient = self._leader_timeout_ms is not None and not isinstance(error, Overloaded)
+        """Whether there were enough attempts. While a leader, or what became of a write, is looked for, only time
+        counts."""
+        patient = self.may_be_done or (self._leader_timeout_ms is not None and not isinstance(error, Overloaded))
         return not patient and self._failed >= ATTEMPTS_MAX * len(self._endpoints)
 
     def _over(self, error: TransportError) -> DeadlineExceeded:

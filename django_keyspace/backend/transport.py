@@ -16,6 +16,7 @@ from django_keyspace.addresses import Endpoint, check_endpoints, parse_location
 from django_keyspace.backend.blocking import BlockingConnection, BlockingPool
 from django_keyspace.backend.multiplexed import LoopConnections
 from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT
+from django_keyspace.backend.sessions import Sessions
 from django_keyspace.exceptions import ConfigurationError, ProtocolError
 from django_keyspace.security import NO_SECURITY, Security, make_security
 from django_keyspace.wire import NodeHello
@@ -51,8 +52,9 @@ class RemoteEngine:
         if leader_timeout_ms is not None:
             check_timeout_ms("leader timeout", leader_timeout_ms)
         self.timeout_ms = timeout_ms
-        self._blocking = BlockingPool(self.endpoints, timeout_ms, leader_timeout_ms, security)
-        self._loops = LoopConnections(self.endpoints, timeout_ms, leader_timeout_ms, security)
+        sessions = Sessions()
+        self._blocking = BlockingPool(self.endpoints, timeout_ms, leader_timeout_ms, security, sessions)
+        self._loops = LoopConnections(self.endpoints, timeout_ms, leader_timeout_ms, security, sessions)
         self.read = self.write = self.execute
 
     def execute(self, name: str, *arguments: Any) -> Any:

@@ -52,6 +52,9 @@ class ReadStore(Protocol):
     def read(self, name: str, *arguments: Any) -> Any:
         """Do a read operation, in the calling thread."""
 
+    def log_time_ms(self) -> int:
+        """The log clock now."""
+
 
 class Service(Protocol):
     """What a connection needs of its server."""
@@ -226,14 +229,17 @@ class ClientConnection(asyncio.Protocol):
         call = message[1:]
         try:
             check_call(call, self._limits)
-            self._requests[call[0]] += 1
-            if call[0] in WRITES:
+            name = call[0]
+            if name == "once":
+                name = call[5][0]
+            self._requests[name] += 1
+            if name in WRITES:
                 size_bytes = len(body)
                 self._service.log.propose((call,), size_bytes, partial(self._written, request_id, size_bytes))
                 self._in_flight += 1
                 self._in_flight_bytes += size_bytes
                 return
-            if call[0] in RUNS and self._service.scripts is not None:
+            if name in RUNS and self._service.scripts is not None:
                 self._service.scripts.submit(call, partial(self._ran, request_id, len(body)))
                 self._in_flight += 1
                 self._in_flight_bytes += len(body)
@@ -344,11 +350,12 @@ class ClientConnection(asyncio.Protocol):
             raise ProtocolError(
                 f"The client looks for cluster {hello.cluster:.80}; node {service.hello.node} is not part of it."
             )
-        own = service.hello
         if service.secret is None:
+            own = service.hello
             self._welcome()
         else:
             own = self._challenge(service.secret, hello)
+        own = replace(own, log_ms=service.store.log_time_ms())
         # The node answers with its own version or, to an older client that it still understands, with the client's.
         version = min(hello.version, PROTOCOL_VERSION)
         answer = own.message()

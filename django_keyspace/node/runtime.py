@@ -228,7 +228,7 @@ class LocalLog:
         if began_s < self._write_here_from_s:
             return None
         for call in calls:
-            if call[0] not in QUICK_WRITES:
+            if (call[5][0] if call[0] == "once" else call[0]) not in QUICK_WRITES:
                 return None
         try:
             results = self._store.write_many(calls, wait_s=0)

@@ -52,17 +52,39 @@ class ScriptService:
         self._loop = loop
         self._threads = pool
         self._runner = ScriptRunner(store, _LogOrderer(log, loop), sources)
+        self._under_way: dict[tuple[bytes, int], list[Done]] = {}  # who waits for each script that has a sequence
 
     def submit(self, call: Call, done: Done) -> None:
-        """Run a script.
+        """Run a script. One that comes again while it runs is not run twice.
 
         Arguments:
-            call: the operation, already checked.
+            call: the operation ``script``, or ``once`` with it, already checked.
             done: gets a list of one result or :class:`KeyspaceError`, on the loop's thread.
         Raises:
             Overloaded: too many are waiting. Nothing was done.
         """
+        if call[0] == "once":
+            place = (call[1], call[2])
+            waiting = self._under_way.get(place)
+            if waiting is not None:
+                waiting.append(done)
+                return
+            self._under_way[place] = [done]
+            done = partial(self._answer_all, place)
+            try:
+                self._start(call, done)
+            except BaseException:
+                del self._under_way[place]
+                raise
+        else:
+            self._start(call, done)
+
+    def _start(self, call: Call, done: Done) -> None:
         self._threads.submit(partial(self._run, call)).add_done_callback(partial(self._hand_over, done))
+
+    def _answer_all(self, place: tuple[bytes, int], results: list[Any]) -> None:
+        for done in self._under_way.pop(place):
+            done(results)
 
     def _run(self, call: Call) -> Any:
         try:

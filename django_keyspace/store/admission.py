@@ -103,6 +103,8 @@ def grows(call: Call) -> bool:
     """Whether an operation, or one inside of it, may need new space."""
     if call[0] in ("batch", "atomic"):
         return any(grows(inner) for inner in call[-1])
+    if call[0] == "once":
+        return grows(call[5])
     return OPERATIONS[call[0]].grows
 
 
@@ -115,4 +117,6 @@ def incoming_bytes(call: Call) -> int:
         return sum(map(len, map(_PAYLOAD, map(_VALUE, call[2]))))
     if name in ("batch", "atomic"):
         return sum(incoming_bytes(inner) for inner in call[-1])
+    if name == "once":
+        return incoming_bytes(call[5])
     return 0

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from django_keyspace.exceptions import KeyspaceError, MissingKey, NotANumber, NumberOverflow, WrongType
 from django_keyspace.operations import INT64_MAX, INT64_MIN, Call, Expire, Value, value_too_large
-from django_keyspace.store import deadlines, overlay
+from django_keyspace.store import deadlines, overlay, sessions
 from django_keyspace.store.deadlines import BUCKET_SHIFT
 from django_keyspace.store.queries import READS, end_of_prefix, range_digest
 from django_keyspace.store.record import (
@@ -371,6 +371,10 @@ def atomic(
     return True, results
 
 
+def once(context: WriteContext, session: bytes, *arguments: Any) -> Any:
+    return sessions.once(context, apply, session, *arguments)
+
+
 WRITES: Final[dict[str, Callable[..., Any]]] = {
     "set": set_value,
     "set_many": set_many,
@@ -391,6 +395,8 @@ WRITES: Final[dict[str, Callable[..., Any]]] = {
     "cull": cull,
     "batch": batch,
     "atomic": atomic,
+    "once": once,
+    "expire_sessions": sessions.expire,
     "sweep": deadlines.sweep,
     "evict": evict,
 }

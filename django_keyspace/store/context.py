@@ -12,6 +12,7 @@ from django_keyspace.store.record import Flag, deadline_of, flags_and_bucket, pa
 
 if TYPE_CHECKING:
     from django_keyspace.store.environment import Environment
+    from django_keyspace.store.sessions import Sessions
 
 _EVICTABLE = int(Flag.EVICTABLE)
 
@@ -28,6 +29,8 @@ class WriteContext:
         written_bytes: payload bytes written so far, for the soft limit.
         kept: change of the number of records that are not evictable, by database.
         has_overlay: whether names may have deadlines of their own; otherwise nothing looks for them.
+        sessions: clients' sessions as they are now, those that were looked at.
+        used_sessions: those of them whose record is to be put before the commit.
     """
 
     __slots__ = (
@@ -37,8 +40,10 @@ class WriteContext:
         "kept",
         "log_time_ms",
         "revision",
+        "sessions",
         "store",
         "txn",
+        "used_sessions",
         "written_bytes",
     )
 
@@ -52,6 +57,8 @@ class WriteContext:
         self.written_bytes = 0
         self.kept: dict[int, int] = {}
         self.has_overlay = has_overlay
+        self.sessions: Sessions = {}
+        self.used_sessions: set[bytes] = set()
 
     def find(self, database: int, key: bytes) -> tuple[bytes | None, bytes | None]:
         """``(stored, live)``: the record as it lies there, and the same unless it is expired."""

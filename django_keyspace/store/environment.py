@@ -43,7 +43,7 @@ META_CLEAN: Final = 1
 """Flag of the meta record: the state file says clean, so the next unsynced write must first make it say dirty."""
 META_OVERLAY: Final = 2
 """Flag of the meta record: the expiry overlay may have entries. Without it no write looks there."""
-_INDEXES: Final = (b"deadlines", b"overlay")
+_INDEXES: Final = (b"deadlines", b"overlay", b"sessions")
 """LMDB's names of the databases that are not numbered."""
 
 
@@ -84,6 +84,7 @@ class Environment:
         databases: handles of the numbered databases and of those with their models, by number.
         deadlines: handle of the deadline index.
         overlay: handle of the expiry overlay.
+        sessions: handle of the table of clients' sessions.
         limits: what arguments are checked against.
         begin: LMDB's ``begin``.
     """
@@ -102,7 +103,7 @@ class Environment:
             self.databases = {
                 number: self.lmdb.open_db(name, create=False) for number, name in self._database_names().items()
             }
-            self.deadlines, self.overlay = (self.lmdb.open_db(name, create=False) for name in _INDEXES)
+            self.deadlines, self.overlay, self.sessions = (self.lmdb.open_db(name, create=False) for name in _INDEXES)
             self.lmdb.reader_check()
         except BaseException:
             self.lmdb.close()
@@ -166,7 +167,7 @@ class Environment:
                 f"The data of {self.folder.path} has format {version}; this release knows {_META_FORMAT}. It was not "
                 "touched. Use the release that made it."
             )
-        if not has_all:  # the option databases was raised, or a release without models or overlay made the store
+        if not has_all:  # the option databases was raised, or an older release made the store
             with self.lmdb.begin(write=True) as txn:
                 for name in names:
                     self.lmdb.open_db(name, txn=txn)
@@ -224,7 +225,7 @@ class Environment:
     def used_bytes(self, txn: Any) -> int:
         """Bytes of the pages that hold data now. (The file's size only says how many there once were.)"""
         pages = page_bytes = 0
-        for handle in (self._main, self.deadlines, self.overlay, *self.databases.values()):
+        for handle in (self._main, self.deadlines, self.overlay, self.sessions, *self.databases.values()):
             stat = txn.stat(handle)
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
             page_bytes = stat["psize"]

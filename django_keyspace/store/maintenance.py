@@ -23,6 +23,8 @@ _SWEEP_RECORDS: Final = 500
 _SWEEPS_PER_TICK_MAX: Final = 20
 _READER_CHECK_S: Final = 60.0
 _IDLE_TICKS_UNTIL_CLEAN: Final = 3
+_SESSIONS_CHECK_S: Final = 30.0
+_SESSIONS_AT_A_TIME: Final = 500
 
 
 class Maintenance:
@@ -46,6 +48,7 @@ class Maintenance:
         self._is_clean = True
         self._idle_ticks = 0
         self._next_reader_check = monotonic() + _READER_CHECK_S
+        self._next_sessions_check = monotonic() + _SESSIONS_CHECK_S
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
@@ -92,9 +95,19 @@ class Maintenance:
             self._is_clean = True
             store.mark_clean()
         self._sweep()
+        if monotonic() >= self._next_sessions_check:
+            self._next_sessions_check = monotonic() + _SESSIONS_CHECK_S
+            self.expire_sessions()
         if monotonic() >= self._next_reader_check:
             self._next_reader_check = monotonic() + _READER_CHECK_S
             store.check_readers()
+
+    def expire_sessions(self) -> None:
+        """Delete clients' sessions that have ended, in transactions of a bounded size."""
+        for _ in range(_SWEEPS_PER_TICK_MAX):
+            ended = self._store.due_sessions(_SESSIONS_AT_A_TIME)
+            if self._stopped.is_set() or not ended or not self._store.write("expire_sessions", ended):
+                return
 
     def _sweep(self) -> None:
         for _ in range(_SWEEPS_PER_TICK_MAX):

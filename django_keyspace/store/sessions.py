@@ -1,261 +1,383 @@
-"""Every write once: what the writes of each client session have answered, kept in the same transaction as the data.
+"""The exactly-once table: what became of the writes that a client may have to send again.
 
-A client numbers the writes of its session, and says with each the lowest number whose answer it still waits for. Before
-a write is done, :meth:`Sessions.admit` says whether it was done before; after it, :meth:`Sessions.record` keeps its
-answer. Answers below the lowest number are dropped, and a write that turns up below it is not done any more: nobody waits
-for it, and it might undo something newer. Like ``apply``, this is a pure function of the stored state and its arguments:
-sessions end by log time.
+A client names each write by its session, a sequence number, and the lowest sequence whose answer it still waits for. The
+operation ``once`` applies the write and keeps its result, in the same transaction. A sequence that comes again gets the kept
+result and is not applied again; one below the lowest is over. So a write happens once, whatever is sent twice, and whoever
+is killed in between.
 
-One sub-database holds, by the first byte of the key:
+=============================  =========================================================================================
+``session``                    when it was last used (log time), its lowest sequence, and its small results, one after the
+                               other
+``session`` + ``sequence``     a result of more than :data:`SMALL_BYTES_MAX` bytes, by itself
+=============================  =========================================================================================
 
-===========================  ========================================================================================
-``s`` session                the session's head: last use, time to live, lowest and highest number, answers kept, index entry
-``r`` session, number        the answer of one write
-``e`` time, session          nothing: where the sweep finds the session. Early, never late: the sweep moves it on
-``n``                        how many sessions there are
-===========================  ========================================================================================
+A transaction with many writes of a session puts its record once. Whatever the client has acknowledged goes with the next
+one that is put.
+
+A session's id begins with its *birth*: the log time that the node told the client in its hello. There is no call that
+opens a session: its first write does. That is safe because a session ends :data:`EXPIRY_MS` after its last use, which is
+not before its birth. So an unknown session that was born later than that was never here, and an older one is refused: it may
+have been.
+
+Writes that changed nothing are kept only when they were sent again (``again``): before that, doing them at a later
+moment is as good. After that it is not, since the first copy may come later than the second.
 """
 
 from __future__ import annotations
 
 import struct
-from enum import Enum
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from django_keyspace.exceptions import InvalidArgument, Overloaded, SessionExpired
+from django_keyspace.exceptions import (
+    InvalidArgument,
+    LocalError,
+    Overloaded,
+    SessionExpired,
+    StaleSequence,
+    UnknownOutcome,
+    error_from_code,
+)
+from django_keyspace.operations import SESSION_ID_BYTES, SESSION_WINDOW, Call
 
-SESSION_BYTES: Final = 16
-RESULTS_MAX: Final = 1024
-"""Answers kept per session. A client with so many writes unanswered has to wait."""
-RESULT_BYTES_MAX: Final = 16 * 1024 * 1024
-"""The same in bytes, before the write that is one too many."""
-SESSIONS_MAX: Final = 100_000
-SEQUENCE_MAX: Final = 2**63 - 1
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-_HEAD = struct.Struct("<QQQQIQQ")
-_NUMBER = struct.Struct(">Q")
-_COUNT_KEY: Final = b"n"
+    from django_keyspace.store.context import WriteContext
+
+EXPIRY_MS: Final = 3_600_000
+"""A session ends so long after its last use, by the log clock."""
+SESSIONS_MAX: Final = 65_536
+"""More records than this, and no new session begins."""
+SMALL_BYTES_MAX: Final = 256
+"""A larger result has a record of its own."""
+SESSION_BYTES_MAX: Final = 4 * 2**20
+"""What the results of one session may take. Of a result beyond, only the fact is kept that the write was done."""
+STORE_SHARE: Final = 16
+"""All sessions together may take one part in so many of ``max_bytes`` before large results are not kept any more."""
+_CACHED_MAX: Final = 4_096
+
+_HEAD = struct.Struct("<QQ")
+_SMALL = struct.Struct("<QH")
+_BIRTH = struct.Struct(">Q")
+_SEQUENCE = struct.Struct(">Q")
+_APART: Final = 0xFFFF
+"""In the place of a small result's length: it has a record of its own."""
+_LOST: Final = b"L"
+"""A result that was too large to be kept."""
 
 
-class Verdict(Enum):
-    """What becomes of a write whose answer is not kept."""
-
-    NEW = "new"
-    """It was never done: do it, and record its answer."""
-    FORGOTTEN = "forgotten"
-    """The client has said that it does not wait for it: it is not done, whether it was done before or not."""
-
-
-class Head(NamedTuple):
-    """What is known of a session.
+class Session:
+    """What is kept of one session.
 
     Attributes:
-        used_ms: the log clock at its last write.
-        ttl_ms: how long after that it ends.
-        lowest: the lowest number whose answer is waited for.
-        highest: the highest number that was done.
-        results: answers kept.
-        result_bytes: their bytes.
-        entry_ms: the time under which the sweep finds it.
+        used_ms: log time of the last write that was kept, or the birth if that is later.
+        lowest: sequences below are over.
+        small: by sequence, how the record says it: sequence, length, result.
+        apart: bytes of each result that has a record of its own, by sequence.
     """
 
-    used_ms: int
-    ttl_ms: int
-    lowest: int
-    highest: int
-    results: int
-    result_bytes: int
-    entry_ms: int
+    __slots__ = ("apart", "lowest", "small", "used_ms")
 
-    def has_ended(self, log_ms: int) -> bool:
-        """Whether the session is over."""
-        return log_ms >= self.used_ms + self.ttl_ms
+    def __init__(self, used_ms: int, lowest: int) -> None:
+        self.used_ms = used_ms
+        self.lowest = lowest
+        self.small: dict[int, bytes] = {}
+        self.apart: dict[int, int] = {}
+
+    def pack(self) -> bytes:
+        """The session's record."""
+        return b"".join((_HEAD.pack(self.used_ms, self.lowest), *self.small.values()))
+
+    @classmethod
+    def unpack(cls, record: bytes) -> Session:
+        """The session in a record."""
+        found = cls(*_HEAD.unpack_from(record))
+        at = _HEAD.size
+        while at < len(record):
+            sequence, length = _SMALL.unpack_from(record, at)
+            if length == _APART:
+                (found.apart[sequence],) = _SEQUENCE.unpack_from(record, at + _SMALL.size)
+                length = _SEQUENCE.size
+            end = at + _SMALL.size + length
+            found.small[sequence] = record[at:end]
+            at = end
+        return found
 
 
-class Sessions:
-    """The table in one write transaction.
+Sessions = dict[bytes, Session]
+"""Sessions as a process remembers them from one transaction to the next."""
+
+
+def once(
+    context: WriteContext,
+    apply: Callable[[WriteContext, Call], Any],
+    session_id: bytes,
+    sequence: int,
+    lowest: int,
+    again: bool,
+    call: Call,
+    answer: bytes | None,
+) -> Any:
+    """Do a write, or say what became of it: see the operation ``once``.
 
     Arguments:
-        txn: the transaction.
-        handle: the sub-database.
-        log_ms: the log clock of the transaction.
+        context: the write transaction.
+        apply: does an operation.
+        session_id, sequence, lowest, again, call, answer: the operation's.
+    Raises:
+        SessionExpired, StaleSequence, Overloaded: nothing was done.
+        UnknownOutcome: it was done before, and its result was too large to be kept.
+        LocalError: what the write raises, or raised when it was done.
     """
-
-    __slots__ = ("_handle", "_log_ms", "_txn")
-
-    def __init__(self, txn: Any, handle: Any, log_ms: int) -> None:
-        self._txn = txn
-        self._handle = handle
-        self._log_ms = log_ms
-
-    def open(self, session: bytes, ttl_ms: int) -> None:
-        """Begin a session. Doing it again changes nothing but its last use: the request may have been resent.
-
-        Arguments:
-            session: 16 random bytes of the client's choice.
-            ttl_ms: how long it lives after its last use.
-        Raises:
-            InvalidArgument: these are no such bytes, or that is no such time.
-            Overloaded: there are too many sessions.
-        """
-        if len(session) != SESSION_BYTES or not 0 < ttl_ms <= SEQUENCE_MAX:
-            raise InvalidArgument(
-                f"A session has {SESSION_BYTES} bytes and a time to live in milliseconds. Nothing was changed."
-            )
-        head = self.head(session)
-        if head is not None and not head.has_ended(self._log_ms):
-            self._put_head(session, head._replace(used_ms=max(head.used_ms, self._log_ms)))
-            return
-        if head is not None:
-            self._end(session, head)
-        count = self.count()
-        if count >= SESSIONS_MAX:
-            raise Overloaded(f"There are {count:,} client sessions already. Nothing was changed. Try again later.")
-        self._put_count(count + 1)
-        entry_ms = self._log_ms + ttl_ms
-        self._txn.put(_entry_key(entry_ms, session), b"", db=self._handle)
-        self._put_head(session, Head(self._log_ms, ttl_ms, 0, 0, 0, 0, entry_ms))
-
-    def admit(self, session: bytes, sequence: int, lowest: int) -> bytes | Verdict:
-        """Whether a write is to be done. Changes nothing.
-
-        Arguments:
-            session: whose write it is.
-            sequence: its number, from 1.
-            lowest: the lowest number whose answer the client waits for; at most ``sequence``.
-        Returns:
-            The answer of the write if it was done before; otherwise what becomes of it.
-        Raises:
-            SessionExpired: there is no such session any more. Whether the write was done before is not known.
-            Overloaded: the session has too many answers that it has not acknowledged; the write is not done.
-            InvalidArgument: the numbers do not make sense.
-        """
-        head = self._living(session)
-        if not 0 < lowest <= sequence <= SEQUENCE_MAX:
-            raise InvalidArgument(
-                f"Write {sequence} of a session cannot come with lowest {lowest}. Nothing was changed."
-            )
-        if sequence < head.lowest:
-            return Verdict.FORGOTTEN
-        if sequence <= head.highest:
-            result: bytes | None = self._txn.get(_result_key(session, sequence), db=self._handle)
-            if result is not None:
-                return result
-        kept, kept_bytes = head.results, head.result_bytes
-        if kept >= RESULTS_MAX or kept_bytes >= RESULT_BYTES_MAX:
-            freed, freed_bytes = self._acknowledged(session, lowest)
-            if kept - freed >= RESULTS_MAX or kept_bytes - freed_bytes >= RESULT_BYTES_MAX:
-                raise Overloaded(
-                    f"The session has {kept - freed:,} answers of {kept_bytes - freed_bytes:,} bytes that its client has not "
-                    "acknowledged. Nothing was done. Send less at a time."
-                )
-        return Verdict.NEW
-
-    def record(self, session: bytes, sequence: int, lowest: int, result: bytes) -> None:
-        """Keep the answer of a write that :meth:`admit` called new, and drop those below ``lowest``.
-
-        Arguments:
-            session, sequence, lowest: as for :meth:`admit`.
-            result: the answer; an error is an answer, too.
-        """
-        head = self._living(session)
-        freed, freed_bytes = self._acknowledged(session, lowest, drop=True)
-        self._txn.put(_result_key(session, sequence), result, db=self._handle)
-        self._put_head(
-            session,
-            head._replace(
-                used_ms=max(head.used_ms, self._log_ms),
-                lowest=max(head.lowest, lowest),
-                highest=max(head.highest, sequence),
-                results=head.results - freed + 1,
-                result_bytes=head.result_bytes - freed_bytes + len(result),
-            ),
+    if not 0 <= sequence - lowest < SESSION_WINDOW:
+        raise InvalidArgument(
+            f"The sequence {sequence} is not among the {SESSION_WINDOW:,} from the lowest one, {lowest}. Nothing was changed."
         )
-
-    def close(self, session: bytes) -> bool:
-        """End a session whose client says that it is done. Returns: whether there was one."""
-        head = self.head(session)
-        if head is not None:
-            self._end(session, head)
-        return head is not None
-
-    def sweep(self, sessions_max: int) -> tuple[int, bool]:
-        """End sessions that are over.
-
-        Arguments:
-            sessions_max: look at so many at most.
-        Returns:
-            How many were ended, and whether there may be more.
-        """
-        ended = 0
-        due = _entry_key(self._log_ms + 1, b"")
-        for _ in range(sessions_max):
-            key = self._first_from(b"e")
-            if key is None or key[:1] != b"e" or key >= due:
-                return ended, False
-            session = key[1 + _NUMBER.size :]
-            head = self.head(session)
-            if head is None or head.has_ended(self._log_ms):
-                ended += self._end(session, head) if head is not None else 0
-                self._txn.delete(key, db=self._handle)
-                continue
-            entry_ms = head.used_ms + head.ttl_ms
-            self._txn.delete(key, db=self._handle)
-            self._txn.put(_entry_key(entry_ms, session), b"", db=self._handle)
-            self._put_head(session, head._replace(entry_ms=entry_ms))
-        return ended, True
-
-    def head(self, session: bytes) -> Head | None:
-        """What is known of a session; None if it is not there."""
-        data = self._txn.get(b"s" + session, db=self._handle)
-        return None if data is None else Head(*_HEAD.unpack(data))
-
-    def count(self) -> int:
-        """How many sessions there are."""
-        data = self._txn.get(_COUNT_KEY, db=self._handle)
-        return int(_NUMBER.unpack(data)[0]) if data is not None else 0
-
-    # ------------------------------------------------------------------------------------------------ inside
-
-    def _living(self, session: bytes) -> Head:
-        head = self.head(session)
-        if head is None or head.has_ended(self._log_ms):
-            raise SessionExpired("The client session has ended. Whether this write was done before is not known.")
-        return head
-
-    def _acknowledged(self, session: bytes, lowest: int, *, drop: bool = False) -> tuple[int, int]:
-        """How many answers below ``lowest`` are kept, and their bytes; drop them if asked to."""
-        count = size = 0
-        prefix, until = b"r" + session, _result_key(session, lowest)
-        with self._txn.cursor(db=self._handle) as cursor:
-            found = cursor.set_range(prefix)
-            while found and prefix <= cursor.key() < until:
-                count += 1
-                size += len(cursor.value())
-                found = cursor.delete() and bool(cursor.key()) if drop else cursor.next()
-        return count, size
-
-    def _end(self, session: bytes, head: Head) -> int:
-        self._acknowledged(session, SEQUENCE_MAX + 1, drop=True)
-        self._txn.delete(b"s" + session, db=self._handle)
-        self._txn.delete(_entry_key(head.entry_ms, session), db=self._handle)
-        self._put_count(self.count() - 1)
-        return 1
-
-    def _first_from(self, start: bytes) -> bytes | None:
-        with self._txn.cursor(db=self._handle) as cursor:
-            return bytes(cursor.key()) if cursor.set_range(start) else None
-
-    def _put_head(self, session: bytes, head: Head) -> None:
-        self._txn.put(b"s" + session, _HEAD.pack(*head), db=self._handle)
-
-    def _put_count(self, count: int) -> None:
-        self._txn.put(_COUNT_KEY, _NUMBER.pack(count), db=self._handle)
+    session = _find(context, session_id)
+    if session is not None:
+        if sequence < session.lowest:
+            raise StaleSequence(
+                f"Sequence {sequence} of this session is over: its client waits for {session.lowest} and later ones. Nothing "
+                "was changed by this copy of it."
+            )
+        if sequence in session.small:
+            return _kept_result(context, session_id, session, sequence)
+    changed, context.changed = context.changed, False
+    try:
+        result = apply(context, call)
+    except LocalError as error:
+        if not again or answer is not None:
+            context.changed |= changed
+            raise
+        result = error
+    if answer is not None:
+        if not result[0]:
+            context.changed |= changed
+            return None  # something came between what a script had read and this; it runs again
+        result = answer
+    if context.changed or again:
+        _keep(context, session_id, session, sequence, lowest, result)
+    context.changed |= changed
+    if isinstance(result, LocalError):
+        raise result
+    return result
 
 
-def _result_key(session: bytes, sequence: int) -> bytes:
-    return b"r" + session + _NUMBER.pack(sequence)
+def is_kept(context: WriteContext, call: Call) -> bool:
+    """Whether an operation is a ``once`` that was done before: it needs no space any more."""
+    if call[0] != "once":
+        return False
+    record = context.txn.get(call[1], db=context.store.sessions)
+    return record is not None and call[2] in Session.unpack(record).small
 
 
-def _entry_key(time_ms: int, session: bytes) -> bytes:
-    return b"e" + _NUMBER.pack(time_ms) + session
+def kept_answer(txn: Any, environment: Any, session_id: bytes, sequence: int) -> Any:
+    """What is kept of a script's call: its result, or None."""
+    record = txn.get(session_id, db=environment.sessions)
+    if record is None:
+        return None
+    session = Session.unpack(record)
+    return _read_result(txn, environment, session_id, session, sequence) if sequence in session.small else None
+
+
+def flush(context: WriteContext) -> None:
+    """Put the sessions that a transaction has used, just before it is committed."""
+    for session_id in context.used_sessions:
+        context.txn.put(session_id, context.sessions[session_id].pack(), db=context.store.sessions)
+
+
+def remembered(context: WriteContext) -> Sessions:
+    """What to remember after a commit."""
+    return context.sessions if len(context.sessions) <= _CACHED_MAX else {}
+
+
+# ------------------------------------------------------------------------------------------------------- expiry
+
+
+def due(txn: Any, environment: Any, now_ms: int, most: int) -> list[bytes]:
+    """Ids of sessions that have ended, at most so many. Writes nothing."""
+    found: list[bytes] = []
+    if not txn.stat(environment.sessions)["entries"]:
+        return found
+    for key, record in txn.cursor(db=environment.sessions):
+        if len(key) == SESSION_ID_BYTES and _HEAD.unpack_from(record)[0] + EXPIRY_MS <= now_ms:
+            found.append(bytes(key))
+            if len(found) >= most:
+                break
+    return found
+
+
+def expire(context: WriteContext, session_ids: Sequence[bytes]) -> int:
+    """Delete those of the sessions that have ended by the log clock. Their number."""
+    expired = 0
+    for session_id in session_ids:
+        session = _load(context, session_id)
+        if session is None or session.used_ms + EXPIRY_MS > context.log_time_ms:
+            continue
+        _delete_apart(context, session_id, session, list(session.apart))
+        context.txn.delete(session_id, db=context.store.sessions)
+        del context.sessions[session_id]
+        context.used_sessions.discard(session_id)
+        context.changed = True
+        expired += 1
+    return expired
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+
+
+def _load(context: WriteContext, session_id: bytes) -> Session | None:
+    session = context.sessions.get(session_id)
+    if session is None:
+        record = context.txn.get(session_id, db=context.store.sessions)
+        if record is not None:
+            session = context.sessions[session_id] = Session.unpack(record)
+    return session
+
+
+def _find(context: WriteContext, session_id: bytes) -> Session | None:
+    """The session, None for a new one. Raises SessionExpired, and Overloaded where no new one may begin."""
+    session, now_ms = _load(context, session_id), context.log_time_ms
+    if session is not None:
+        if session.used_ms + EXPIRY_MS > now_ms:
+            return session
+    else:
+        (birth_ms,) = _BIRTH.unpack_from(session_id)
+        if now_ms - EXPIRY_MS < birth_ms <= now_ms + EXPIRY_MS:
+            if context.txn.stat(context.store.sessions)["entries"] + len(context.used_sessions) < SESSIONS_MAX:
+                return None
+            raise Overloaded(
+                f"The store keeps the results of {SESSIONS_MAX:,} sessions already. Nothing was done. Try again later."
+            )
+    raise SessionExpired("The session of this write has ended, or was never here. Nothing was changed by it.")
+
+
+def _keep(
+    context: WriteContext, session_id: bytes, session: Session | None, sequence: int, lowest: int, result: Any
+) -> None:
+    (birth_ms,) = _BIRTH.unpack_from(session_id)
+    if session is None:
+        session = context.sessions[session_id] = Session(0, lowest)
+    session.used_ms = max(context.log_time_ms, birth_ms)
+    if lowest > session.lowest:
+        _forget_below(context, session_id, session, lowest)
+    content = encode(result)
+    if len(content) > SMALL_BYTES_MAX and not _has_room(context, session, len(content)):
+        content = _LOST
+    if len(content) <= SMALL_BYTES_MAX:
+        session.small[sequence] = _SMALL.pack(sequence, len(content)) + content
+    else:
+        session.apart[sequence] = len(content)
+        session.small[sequence] = _SMALL.pack(sequence, _APART) + _SEQUENCE.pack(len(content))
+        context.txn.put(session_id + _SEQUENCE.pack(sequence), content, db=context.store.sessions)
+        context.written_bytes += len(content)
+    context.used_sessions.add(session_id)
+    context.changed = True
+
+
+def _has_room(context: WriteContext, session: Session, size_bytes: int) -> bool:
+    if sum(session.apart.values()) + size_bytes > SESSION_BYTES_MAX:
+        return False
+    stat = context.txn.stat(context.store.sessions)
+    used = (stat["leaf_pages"] + stat["overflow_pages"]) * stat["psize"]
+    return bool((used + size_bytes) * STORE_SHARE <= context.store.options.max_bytes)
+
+
+def _forget_below(context: WriteContext, session_id: bytes, session: Session, lowest: int) -> None:
+    small = session.small
+    if lowest - session.lowest <= len(small):
+        for sequence in range(session.lowest, lowest):
+            small.pop(sequence, None)
+    else:
+        for sequence in [sequence for sequence in small if sequence < lowest]:
+            del small[sequence]
+    session.lowest = lowest
+    if session.apart:
+        _delete_apart(context, session_id, session, [sequence for sequence in session.apart if sequence < lowest])
+
+
+def _delete_apart(context: WriteContext, session_id: bytes, session: Session, sequences: Iterable[int]) -> None:
+    for sequence in sequences:
+        context.txn.delete(session_id + _SEQUENCE.pack(sequence), db=context.store.sessions)
+        del session.apart[sequence]
+
+
+def _kept_result(context: WriteContext, session_id: bytes, session: Session, sequence: int) -> Any:
+    result = _read_result(context.txn, context.store, session_id, session, sequence)
+    if isinstance(result, LocalError):
+        raise result
+    return result
+
+
+def _read_result(txn: Any, environment: Any, session_id: bytes, session: Session, sequence: int) -> Any:
+    content = session.small[sequence][_SMALL.size :]
+    if sequence in session.apart:
+        content = txn.get(session_id + _SEQUENCE.pack(sequence), db=environment.sessions)
+    if content == _LOST:
+        raise UnknownOutcome(
+            "The write was done, once. Its answer was lost, and was too large to be kept: read the keys to see what it did."
+        )
+    return decode(content)
+
+
+# ------------------------------------------------------------------------------------------------------- results
+
+_FLOAT = struct.Struct("<d")
+_LENGTH = struct.Struct("<I")
+_CONSTANTS: Final[dict[Any, bytes]] = {None: b"N", True: b"T", False: b"F"}
+
+
+def encode(result: Any) -> bytes:
+    """The bytes of a result: what operations answer, or a :class:`LocalError`."""
+    kind = type(result)
+    if result is None or kind is bool:
+        return _CONSTANTS[result]
+    if isinstance(result, int):
+        return b"i%d" % result
+    if isinstance(result, bytes):
+        return b"b" + result
+    if isinstance(result, str):
+        return b"s" + result.encode("utf-8", "surrogatepass")
+    if kind is float:
+        return b"f" + _FLOAT.pack(result)
+    if isinstance(result, LocalError):
+        return b"e" + b"".join(_framed([encode(result.code), encode(str(result))]))
+    if kind is dict:
+        return b"d" + b"".join(_framed(encode(part) for item in result.items() for part in item))
+    return (b"t" if kind is tuple else b"l") + b"".join(_framed(map(encode, result)))
+
+
+def _framed(parts: Iterable[bytes]) -> Iterator[bytes]:
+    for part in parts:
+        yield _LENGTH.pack(len(part))
+        yield part
+
+
+def decode(content: bytes) -> Any:
+    """The result in bytes that :func:`encode` has made."""
+    letter, rest = content[:1], content[1:]
+    if letter in _PLAIN:
+        return _PLAIN[letter](rest)
+    parts = []
+    at = 0
+    while at < len(rest):
+        end = at + _LENGTH.size + _LENGTH.unpack_from(rest, at)[0]
+        parts.append(decode(rest[at + _LENGTH.size : end]))
+        at = end
+    if letter == b"e":
+        return error_from_code(*parts)
+    if letter == b"d":
+        return dict(zip(parts[::2], parts[1::2], strict=True))
+    return tuple(parts) if letter == b"t" else parts
+
+
+_PLAIN: Final[dict[bytes, Callable[[bytes], Any]]] = {
+    b"N": lambda rest: None,
+    b"T": lambda rest: True,
+    b"F": lambda rest: False,
+    b"i": int,
+    b"b": bytes,
+    b"s": lambda rest: rest.decode("utf-8", "surrogatepass"),
+    b"f": lambda rest: _FLOAT.unpack(rest)[0],
+}

@@ -23,7 +23,7 @@ import lmdb
 
 from django_keyspace.exceptions import KeyspaceError, StorageError
 from django_keyspace.operations import Call
-from django_keyspace.store import clock, deadlines, overlay
+from django_keyspace.store import clock, deadlines, overlay, sessions
 from django_keyspace.store.admission import Admission, grows
 from django_keyspace.store.apply import apply
 from django_keyspace.store.context import WriteContext
@@ -98,6 +98,7 @@ class Store(OpenableStore):
             0,
             (),
         )  # LMDB's number of the next transaction; the meta record
+        self._sessions: sessions.Sessions = {}  # as of that commit
         self._look_at_ms = 0  # when a read next looks whether the data file is still the one that lies there
 
     # ------------------------------------------------------------------------------------------------ reading
@@ -255,10 +256,12 @@ class Store(OpenableStore):
             if log_ms < self._floor_ms:
                 log_ms = self._floor_ms  # what a reader here saw expire must not come back
             context = WriteContext(txn, environment, log_ms, revision + 1, bool(flags & META_OVERLAY))
+            if expected_id == txn_id:
+                context.sessions = self._sessions
             refusal = self._admission.admit(context, calls)
             results: list[Any] = []
             for call in calls:
-                if refusal is not None and grows(call):
+                if refusal is not None and grows(call) and not sessions.is_kept(context, call):
                     results.append(refusal)
                     continue
                 try:
@@ -268,6 +271,8 @@ class Store(OpenableStore):
             if not context.changed:
                 txn.abort()
                 return results
+            if context.used_sessions:
+                sessions.flush(context)
             if context.kept:
                 self._note_kept_records(context)
             if flags & META_CLEAN and not self._syncs_commits:
@@ -280,8 +285,10 @@ class Store(OpenableStore):
             txn.commit()
         except BaseException:
             txn.abort()
+            self._sessions = {}
             raise
         self._last_commit = txn_id + 1, meta
+        self._sessions = sessions.remembered(context)
         self._floor_ms = log_ms
         self._admission.unchecked_bytes += context.written_bytes
         self.counters.writes += len(calls)
@@ -428,6 +435,31 @@ class Store(OpenableStore):
                 return fired or next(deadlines.due_entries(context, due), None) is not None
             return False
 
+    def log_time_ms(self) -> int:
+        """The log clock now, as a reader sees it, in milliseconds. Raises StorageError."""
+        for _ in range(_ATTEMPTS_MAX):
+            environment = self._opened()
+            self.gate.enter("clock")
+            try:
+                if environment is not self._environment:
+                    continue
+                with environment.begin() as txn:
+                    return max(clock.wall_ms(), self._log_now(txn))
+            except lmdb.BadTxnError:  # see _recover; the next transaction is a new one
+                continue
+            finally:
+                self.gate.leave()
+        raise StorageError(f"The store {self.path} could not be read in {_ATTEMPTS_MAX} attempts. See the log for why.")
+
+    def due_sessions(self, most: int) -> list[bytes]:
+        """Ids of clients' sessions that have ended, at most so many. Writes nothing."""
+        with self._inside("look for sessions") as environment:
+            if environment is None:
+                return []
+            with contextlib.suppress(lmdb.BadTxnError), environment.begin() as txn:  # see _recover; there is a next time
+                return sessions.due(txn, environment, max(clock.wall_ms(), self._log_now(txn)), most)
+            return []
+
     def shutdown(self) -> None:
         """Finish what is queued, sync, and close the store in this process. The next operation opens it again."""
         if self._pid != os.getpid():
@@ -442,3 +474,4 @@ class Store(OpenableStore):
     def _close(self, *, close_lock: bool = True) -> None:
         super()._close(close_lock=close_lock)
         self._last_commit = (0, ())
+        self._sessions = {}

@@ -17,6 +17,7 @@ from django_keyspace.exceptions import (
     KeyspaceError,
     NoLeader,
     NoSpace,
+    UnknownOutcome,
 )
 from django_keyspace.keyspace import Client, str_status
 from django_keyspace.store import open_store
@@ -28,7 +29,6 @@ HEALTHY = ("SUCCESS", "SUCCESS", "SUCCESS", "SUCCESS")
 NO_ANSWER_IN_MASTER_TIMEOUT = ("NOSERVICE", "FAILURE", "NOCONNECTION", "MASTER_TIMEOUT")
 NO_ANSWER_IN_GLOBAL_TIMEOUT = ("NOSERVICE", "FAILURE", "NOCONNECTION", "GLOBAL_TIMEOUT")
 FROZEN_IN_MID_CALL = ("NOSERVICE", "FAILURE", "SUCCESS", "GLOBAL_TIMEOUT")
-WENT_AWAY_IN_MID_CALL = ("NOSERVICE", "FAILURE", "NOMASTER", "SUCCESS")
 
 CALLS: dict[str, Callable[[Client], Any]] = {
     "set": lambda c: c.set("k", "v"),
@@ -188,8 +188,10 @@ def test_the_connection_breaks_in_mid_call(proxy: Proxy, name: str) -> None:
     assert client.set("connect", "v") == 0
     proxy.arm("cut")
     assert CALLS[name](client) is None
-    # A read is done again, until the master timeout; a write that was sent is not.
-    assert statuses(client) == (NO_ANSWER_IN_MASTER_TIMEOUT if name in READS else WENT_AWAY_IN_MID_CALL)
+    # It is sent again until the master timeout, a write under the same number.
+    assert statuses(client) == NO_ANSWER_IN_MASTER_TIMEOUT
+    error = client.result.error if client.result is not None else None
+    assert isinstance(error, NoLeader if name in READS else UnknownOutcome)
 
 
 @pytest.mark.node
@@ -204,14 +206,14 @@ def test_a_node_that_does_not_answer_in_mid_call(proxy: Proxy, name: str) -> Non
 
 @pytest.mark.node
 def test_a_batch_of_which_a_part_was_answered(proxy: Proxy) -> None:
-    client = with_timeouts([proxy.address], global_ms=60_000, master_ms=30_000)
+    client = with_timeouts([proxy.address], global_ms=60_000, master_ms=MASTER_MS)
     assert client.prune("") == 0
     client.begin()
     for number in range(3 * PIECE_CALLS):
         client.set(f"k{number:05d}", "v")
     proxy.arm("cut", passes=1)
     assert str_status(client.submit()) == "KEYSPACE_PARTIAL"
-    assert statuses(client)[1:] == ("PARTIAL", "NOMASTER", "SUCCESS")
+    assert statuses(client)[1:] == ("PARTIAL", "NOCONNECTION", "MASTER_TIMEOUT")
     found = [status for _, _, status in rows(client)]
     assert found == [0] * PIECE_CALLS + [-401] * (2 * PIECE_CALLS)
     assert client.result is not None
@@ -222,13 +224,20 @@ def test_a_batch_of_which_a_part_was_answered(proxy: Proxy) -> None:
 def test_a_node_that_is_killed_and_started_again(free_address: str) -> None:
     with running_node() as node:
         client = with_timeouts([node.address], global_ms=60_000, master_ms=60_000)
-        assert client.set("k", "v") == 0
+        assert client.set("n", "0") == 0
         node.send_signal(signal.SIGSTOP)
-        killer = threading.Timer(1.0, node.kill)
+
+        def kill_and_start() -> None:
+            node.kill()
+            node.start()
+
+        killer = threading.Timer(1.0, kill_and_start)
         killer.start()
-        assert client.set("k", "w") is None
+        assert client.add("n", 5) == 5  # sent twice, done once
         killer.join()
-        assert statuses(client) == WENT_AWAY_IN_MID_CALL
+        assert statuses(client) == HEALTHY
+        assert client.add("n", 1) == 6
+        node.kill()
         starter = threading.Timer(0.1, node.start)
         starter.start()
         # Calls wait for the node as long as the master timeout allows.

@@ -204,8 +204,8 @@ def test_node_that_is_stopped_in_mid_call(do: Call, node: RunningNode) -> None:
 
 
 @both_ways
-def test_write_to_a_node_that_dies_has_an_unknown_outcome(do: Call, node: RunningNode) -> None:
-    engine = engine_for(node, timeout_ms=20_000)
+def test_write_to_a_node_that_dies_and_stays_away_has_an_unknown_outcome(do: Call, node: RunningNode) -> None:
+    engine = engine_for(node, timeout_ms=1500)
     assert engine.execute("exists", 0, b"k") is False
     # The node is stopped with the request in its socket, then killed: nobody can know.
     node.send_signal(signal.SIGSTOP)

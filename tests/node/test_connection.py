@@ -16,6 +16,7 @@ from django_keyspace.exceptions import (
     NoConnection,
     NoSpace,
     Overloaded,
+    SessionExpired,
     StorageError,
     UnknownOutcome,
 )
@@ -71,6 +72,9 @@ class FakeStore:
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
+
+    def log_time_ms(self) -> int:
+        return 1_700_000_000_000
 
 
 class Setting:
@@ -192,14 +196,55 @@ async def test_answers_for_a_client_that_has_gone_are_dropped(setting: Setting) 
     await until(lambda: setting.log.barriers)
     for served in list(setting.server.connections):
         served.abort()
-    with pytest.raises(UnknownOutcome):
-        await write
     await until(lambda: len(setting.log.barriers) == 2)  # the read was asked again
     setting.log.barriers[0].set_result(None)
     setting.log.barriers[1].set_result(None)
     assert await read == b"record"
+    await until(lambda: len(setting.log.proposed) == 2)  # and the write, under the same sequence
+    ((first,), _), ((second,), _) = setting.log.proposed
+    assert first == ("once", *first[1:4], False, DELETE, None)
+    assert second == (*first[:4], True, DELETE, None)
+    await setting.log.answer("to nobody")
     await setting.log.answer(True)
+    assert await write is True
     engine.close()
+
+
+async def test_a_write_whose_session_is_gone_after_it_was_sent_has_an_unknown_outcome(setting: Setting) -> None:
+    write = asyncio.ensure_future(setting.engine.aexecute(*DELETE))
+    await until(lambda: setting.log.proposed)
+    for served in list(setting.server.connections):
+        served.abort()
+    await until(lambda: len(setting.log.proposed) == 2)
+    await setting.log.answer(True)
+    await setting.log.answer(SessionExpired("over"))
+    with pytest.raises(UnknownOutcome, match="over"):
+        await write
+
+
+async def test_a_write_that_was_not_done_gets_another_session_without_a_word(setting: Setting) -> None:
+    for do in (setting.engine.aexecute, lambda *call: asyncio.to_thread(setting.engine.execute, *call)):
+        write = asyncio.ensure_future(do(*DELETE))
+        await until(lambda: setting.log.proposed)
+        ((first,), _) = setting.log.proposed[0]
+        await setting.log.answer(SessionExpired("over"))
+        await until(lambda: setting.log.proposed)
+        ((second,), _) = setting.log.proposed[0]
+        assert second[1] != first[1] and second[2:] == (1, 1, False, DELETE, None)
+        await setting.log.answer(True)
+        assert await write is True
+
+
+async def test_a_copy_that_the_node_cannot_do_says_nothing_of_the_first_one(setting: Setting) -> None:
+    write = asyncio.ensure_future(setting.engine.aexecute(*DELETE))
+    await until(lambda: setting.log.proposed)
+    for served in list(setting.server.connections):
+        served.abort()
+    await until(lambda: len(setting.log.proposed) == 2)
+    await setting.log.answer(True)
+    await setting.log.answer(StorageError("the disk"))
+    with pytest.raises(UnknownOutcome, match="the disk"):
+        await write
 
 
 async def test_more_clients_than_the_node_takes(setting: Setting) -> None:
@@ -240,11 +285,13 @@ async def test_stop_waits_for_writes_under_way_and_refuses_newcomers(setting: Se
 
 async def test_stop_cuts_what_does_not_end(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("django_keyspace.node.server.DRAIN_TIMEOUT_S", 0.05)
-    write = asyncio.ensure_future(setting.engine.aexecute(*DELETE))
+    engine = setting.new_engine(timeout_ms=1000)
+    write = asyncio.ensure_future(engine.aexecute(*DELETE))
     await until(lambda: setting.log.proposed)
     await asyncio.wait_for(setting.server.stop(), 10)
     with pytest.raises(UnknownOutcome):
         await write
+    engine.close()
 
 
 async def test_one_connection_has_a_limited_number_of_writes_under_way(

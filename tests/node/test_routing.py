@@ -18,6 +18,7 @@ from django_keyspace.backend.routing import (
 )
 from django_keyspace.backend.transport import RemoteEngine, remote_engine
 from django_keyspace.exceptions import (
+    AuthenticationFailed,
     ConfigurationError,
     DeadlineExceeded,
     InvalidArgument,
@@ -26,6 +27,7 @@ from django_keyspace.exceptions import (
     NoLeader,
     Overloaded,
     ProtocolError,
+    SessionExpired,
     UnknownOutcome,
     ValueTooLarge,
 )
@@ -206,7 +208,29 @@ UNREACHABLE = Failure(no_connection(HERE, "refused"), sent=False)
 BROKEN = Failure(connection_broke(HERE, "reset"), sent=True)
 
 
-def test_a_sent_write_is_never_sent_again() -> None:
+def test_a_sent_write_is_sent_again_under_its_session_until_its_time_is_over() -> None:
+    call, now_s, tries = attempts("set"), 100.0, 0
+    with pytest.raises(UnknownOutcome, match="may have happened or not") as caught:
+        while True:
+            pause_s = call.after(BROKEN if tries % 2 == 0 else UNREACHABLE, now_s, has_session=True)
+            assert now_s + pause_s < 105.0
+            now_s, tries = now_s + pause_s, tries + 1
+    assert call.may_be_done
+    assert caught.value.__cause__ is not None
+    assert now_s > 104.9
+    assert ATTEMPTS_MAX < tries < 100
+
+
+@pytest.mark.parametrize("error", [SessionExpired("over"), AuthenticationFailed("no"), ProtocolError("what")])
+def test_whatever_ends_the_attempts_of_a_write_that_was_sent_leaves_its_outcome_unknown(error: KeyspaceError) -> None:
+    call = attempts("set")
+    assert call.after(BROKEN, 100.0, has_session=True) == 0.0
+    with pytest.raises(UnknownOutcome) as caught:
+        call.after(Failure(error, sent=False), 100.0, has_session=True)
+    assert caught.value.__cause__ is error
+
+
+def test_a_sent_write_without_a_session_is_never_sent_again() -> None:
     for name in ("set", "incr", "batch", "clear"):
         with pytest.raises(UnknownOutcome, match="may have happened or not") as caught:
             attempts(name).after(BROKEN, 100.0)

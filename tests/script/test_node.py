@@ -196,3 +196,25 @@ async def test_errors_come_back_as_errors(store: Store, log: LocalLog, monkeypat
     with pytest.raises(Overloaded):
         full.submit(COUNT, lambda results: None)
     assert issubclass(Overloaded, KeyspaceError)
+
+
+async def test_a_script_that_comes_again_is_not_run_again(store: Store, log: LocalLog) -> None:
+    """While it runs, and afterwards; also when its copy would find nothing to do."""
+    service = ScriptService(store, log, asyncio.get_running_loop())
+    session = store.log_time_ms().to_bytes(8, "big") + b"s" * 16
+    first = [asyncio.create_task(ran(service, ("once", session, 1, 1, again, COUNT, None))) for again in (False, True)]
+    assert [await one for one in first] == [1, 1]
+    take = script_call(
+        0,
+        "f",
+        sources=[("t.lua", "function f() local n = db:get('n') if n then db:remove('n') end return n end")],
+        time_ms=LONG_MS,
+    )
+    assert await ran(service, ("once", session, 2, 1, False, take, None)) == 1
+    assert await ran(service, ("once", session, 2, 1, True, take, None)) == 1
+    assert await ran(service, ("once", session, 3, 1, True, take, None)) is None
+    assert await ran(service, COUNT) == 1
+    # A late first copy of what was answered as a second one.
+    assert await ran(service, ("once", session, 3, 1, False, take, None)) is None
+    assert await ran(service, ("once", session, 1, 1, True, COUNT, None)) == 1
+    assert await ran(service, COUNT) == 2

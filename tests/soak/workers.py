@@ -204,7 +204,7 @@ def check_counters(workers: list[Worker], call: Callable[..., Any]) -> None:
         record = call("get", 0, b"shared:%d" % counter)
         number = 0 if record is None else int(payload_of(record))
         least = sum(worker.counted[counter] for worker in workers)
-        most = least + sum(worker.maybe_counted[counter] for worker in workers)
+        most = least + sum(worker.maybe_counted[counter] for worker in workers)  # exact where no outcome was unknown
         if not least <= number <= most:
             raise Broken(f"counter {counter} is {number}, and must be from {least} to {most}")
 

@@ -1,293 +1,333 @@
-"""Every write once: the table of client sessions against a model, and its limits one by one."""
+"""The exactly-once table of a store: bounds, expiry, restarts, and a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from django_keyspace.exceptions import InvalidArgument, Overloaded, SessionExpired
-from django_keyspace.store import sessions as module
-from django_keyspace.store.sessions import RESULTS_MAX, Sessions, Verdict
+from django_keyspace.exceptions import (
+    KeyspaceError,
+    MissingKey,
+    NoSpace,
+    Overloaded,
+    SessionExpired,
+    StaleSequence,
+    UnknownOutcome,
+)
+from django_keyspace.operations import SESSION_WINDOW
+from django_keyspace.store import Store, StoreOptions, clock, sessions
+from django_keyspace.store.sessions import EXPIRY_MS
 
-TTL_MS = 1_000
-A, B = b"a" * 16, b"b" * 16
+from .helpers import MIB, put, small_options, val
+
+COUNT = ("incr", 0, b"n", 1, 0, None, 0)
 
 
-class Table:
-    """A store with nothing in it but sessions; each call is a transaction, at a time that the test sets."""
+def session_id(store: Store, number: int = 0) -> bytes:
+    return store.log_time_ms().to_bytes(8, "big") + b"%016d" % number
 
-    def __init__(self, folder: str) -> None:
-        self.environment = lmdb.open(folder, max_dbs=1, sync=False, map_size=2**28, lib_version=1)
-        self.handle = self.environment.open_db(b"sessions")
-        self.now_ms = 1_000_000
 
-    def __getattr__(self, name: str) -> Any:
-        def call(*arguments: Any) -> Any:
-            with self.environment.begin(write=True) as txn:
-                return getattr(Sessions(txn, self.handle, self.now_ms), name)(*arguments)
-
-        return call
-
-    def write(self, session: bytes, sequence: int, lowest: int, result: bytes) -> bytes | Verdict:
-        """What a node does with a write: the answer, new or kept, or that it was forgotten."""
-        with self.environment.begin(write=True) as txn:
-            sessions = Sessions(txn, self.handle, self.now_ms)
-            verdict = sessions.admit(session, sequence, lowest)
-            if verdict is Verdict.NEW:
-                sessions.record(session, sequence, lowest, result)
-                return result
-            return verdict
-
-    def dump(self) -> list[tuple[bytes, bytes]]:
-        with self.environment.begin() as txn, txn.cursor(db=self.handle) as cursor:
-            return [(bytes(key), bytes(value)) for key, value in cursor]
-
-    def results(self, session: bytes) -> list[int]:
-        return [int.from_bytes(key[17:], "big") for key, _ in self.dump() if key.startswith(b"r" + session)]
+def once(store: Store, session: bytes, sequence: int, lowest: int = 1, call: Any = COUNT, again: bool = False) -> Any:
+    return store.write("once", session, sequence, lowest, again, call, None)
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
-    table = Table(str(tmp_path))
-    yield table
-    table.environment.close()
+def store(tmp_path: Path):
+    store = Store(str(tmp_path / "s"), small_options())
+    yield store
+    store.shutdown()
 
 
-def test_rule_24_a_resent_write_gets_the_answer_that_it_had(table: Table) -> None:
-    table.open(A, TTL_MS)
-    assert table.write(A, 1, 1, b"first") == b"first"
-    before = table.dump()
-    assert table.write(A, 1, 1, b"second") == b"first"
-    assert table.dump() == before
-    assert table.write(A, 2, 1, b"") == b""
-    assert table.write(A, 2, 1, b"other") == b"", "an empty answer is one, too"
-    table.open(B, TTL_MS)
-    assert table.write(B, 1, 1, b"its own") == b"its own"
+class Clocks:
+    """The host's clocks, for a test to move."""
+
+    def __init__(self) -> None:
+        self.ms = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.ms
 
 
-def test_rule_24_acknowledged_answers_go_and_such_writes_are_not_done_again(table: Table) -> None:
-    table.open(A, TTL_MS)
-    for sequence in range(1, 6):
-        table.write(A, sequence, 1, b"%d" % sequence)
-    table.write(A, 6, 4, b"6")
-    assert table.results(A) == [4, 5, 6]
-    assert table.write(A, 2, 1, b"again") is Verdict.FORGOTTEN
-    assert table.write(A, 4, 1, b"again") == b"4", "the lowest number never goes back"
-    assert table.write(A, 9, 9, b"9") == b"9", "numbers may be left out: their writes were refused before the log"
-    assert table.write(A, 8, 8, b"late") is Verdict.FORGOTTEN, "its client has given it up"
-    assert table.results(A) == [9]
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    clocks = Clocks()
+    monkeypatch.setattr(clock, "wall_ms", clocks)
+    monkeypatch.setattr(clock, "boot_ms", clocks)
+    return clocks
 
 
-def test_a_write_that_was_overtaken_is_done_while_its_client_waits(table: Table) -> None:
-    table.open(A, TTL_MS)
-    assert table.write(A, 3, 1, b"3") == b"3"
-    assert table.write(A, 1, 1, b"1") == b"1"
-    assert table.write(A, 2, 1, b"2") == b"2"
-    assert table.results(A) == [1, 2, 3]
+# --- Results
 
 
-def test_rule_25_a_session_ends_by_log_time_and_nothing_is_done_for_it_then(table: Table) -> None:
-    table.open(A, TTL_MS)
-    table.write(A, 1, 1, b"1")
-    table.now_ms += TTL_MS - 1
-    assert table.write(A, 1, 1, b"x") == b"1"
-    assert table.write(A, 2, 1, b"2") == b"2", "a new write is a use"
-    table.now_ms += TTL_MS
-    for sequence in (1, 2, 3):
-        with pytest.raises(SessionExpired, match="not known"):
-            table.write(A, sequence, 1, b"x")
-    with pytest.raises(SessionExpired):
-        table.write(B, 1, 1, b"x")
-    with pytest.raises(SessionExpired):
-        table.record(A, 3, 1, b"x")
-    table.open(A, TTL_MS)
-    assert table.write(A, 1, 1, b"new") == b"new", "a session of the same name begins anew"
-    assert table.count() == 1
+@pytest.mark.parametrize(
+    "result",
+    [
+        None, True, False, 0, -(2**70), 1.5, b"", b"L", b"bytes", "text", "\udc80", (), [], (True, None), (False, b"record"),
+        [("ok", [b"a", None]), ("missing-key", "no")], (True, [1, ({"a": 1, "b": [2]}, False)]), {"path": "x", "n": [1, 2]},
+    ],
+)  # fmt: skip
+def test_results_come_back_as_they_were(result: Any) -> None:
+    found = sessions.decode(sessions.encode(result))
+    assert found == result and type(found) is type(result)
 
 
-def test_opening_again_is_a_use_and_no_more(table: Table) -> None:
-    table.open(A, TTL_MS)
-    table.write(A, 1, 1, b"1")
-    table.now_ms += TTL_MS - 1
-    table.open(A, 5)
-    table.now_ms += TTL_MS - 1
-    assert table.write(A, 1, 1, b"x") == b"1"
-    assert table.count() == 1
+def test_errors_come_back_as_they_were() -> None:
+    found = sessions.decode(sessions.encode(MissingKey("there is none")))
+    assert type(found) is MissingKey and str(found) == "there is none"
 
 
-def test_rule_25_the_sweep_ends_what_is_over(table: Table) -> None:
-    for number in range(20):
-        table.open(b"%016d" % number, TTL_MS)
-        table.write(b"%016d" % number, 1, 1, b"x")
-    assert table.sweep(100) == (0, False)
-    table.now_ms += TTL_MS - 1
-    for number in range(5):
-        table.write(b"%016d" % number, 2, 1, b"y")
-    assert table.sweep(100) == (0, False)
-    table.now_ms += 1
-    ended = more = 0
-    while True:
-        some, more = table.sweep(7)
-        ended += some
-        if not more:
-            break
-    assert (ended, table.count()) == (15, 5)
-    table.now_ms += TTL_MS
-    assert table.sweep(100) == (5, False)
-    assert table.dump() == [(b"n", bytes(8))], "nothing is left of them"
+# --- Restarts, and older stores
 
 
-def test_closing_leaves_nothing(table: Table) -> None:
-    table.open(A, TTL_MS)
-    table.open(B, TTL_MS)
-    table.write(A, 1, 1, b"x")
-    table.write(B, 1, 1, b"y")
-    assert table.close(A) is True
-    assert table.close(A) is False
-    assert table.write(B, 1, 1, b"z") == b"y"
-    table.close(B)
-    assert table.dump() == [(b"n", bytes(8))]
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_what_is_kept_outlives_a_restart(tmp_path: Path, size: int) -> None:
+    first = Store(str(tmp_path), small_options())
+    put(first, b"k", b"v" * size)
+    session = session_id(first)
+    record = once(first, session, 1, call=("remove", 0, b"k"))
+    assert record.endswith(b"v" * size)
+    first.shutdown()
+    second = Store(str(tmp_path), small_options())
+    put(second, b"k", b"newer")
+    assert once(second, session, 1, call=("remove", 0, b"k"), again=True) == record
+    assert second.read("exists", 0, b"k") is True
+    second.shutdown()
 
 
-def test_rule_17_answers_of_a_session_are_bounded_in_number(table: Table) -> None:
-    table.open(A, TTL_MS)
-    for sequence in range(1, RESULTS_MAX + 1):
-        table.write(A, sequence, 1, b"x")
-    before = table.dump()
-    with pytest.raises(Overloaded, match="1,024 answers"):
-        table.write(A, RESULTS_MAX + 1, 1, b"x")
-    assert table.dump() == before
-    assert table.write(A, 5, 1, b"y") == b"x", "what was done is still answered"
-    assert table.write(A, RESULTS_MAX + 1, 2, b"x") == b"x"
-    assert len(table.results(A)) == RESULTS_MAX
-    assert table.write(A, 3_000, 3_000, b"x") == b"x"
-    assert table.results(A) == [3_000]
+def test_a_store_of_before_there_were_sessions_gets_the_table(tmp_path: Path) -> None:
+    first = Store(str(tmp_path), small_options())
+    put(first, b"k")
+    first.shutdown()
+    raw = lmdb.open(str(tmp_path), max_dbs=30)
+    with raw.begin(write=True) as txn:
+        txn.drop(raw.open_db(b"sessions", txn=txn, create=False))
+    raw.close()
+    second = Store(str(tmp_path), small_options())
+    assert once(second, session_id(second), 1) == 1
+    assert second.read("exists", 0, b"k") is True
+    second.shutdown()
 
 
-def test_rule_17_and_in_bytes(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RESULT_BYTES_MAX", 1_000)
-    table.open(A, TTL_MS)
-    table.write(A, 1, 1, b"x" * 400)
-    table.write(A, 2, 1, b"x" * 5_000)  # one answer may be larger; it is the next write that waits
-    with pytest.raises(Overloaded, match="5,400 bytes"):
-        table.write(A, 3, 1, b"x")
+def test_another_process_may_write_in_between(tmp_path: Path, store: Store) -> None:
+    """What is remembered of sessions counts only while nobody else has committed."""
+    session = session_id(store)
+    assert once(store, session, 1) == 1
+    store._last_commit = (0, ())  # as it looks after another process's commit
+    assert once(store, session, 1, again=True) == 1
+    assert once(store, session, 2) == 2
+    assert once(store, session, 1, again=True) == 1
+
+
+# --- Bounds
+
+
+def test_a_group_of_one_session_is_one_record(store: Store) -> None:
+    session = session_id(store)
+    calls = [("once", session, number, 1, False, COUNT, None) for number in range(1, 101)]
+    assert store.write_many(calls) == list(range(1, 101))
+    assert store.write_many(calls) == list(range(1, 101))
+    with store.snapshot() as snapshot:
+        assert snapshot.txn.stat(snapshot.environment.sessions)["entries"] == 1
+    once(store, session, SESSION_WINDOW + 90, 100)
+    assert set(store._sessions[session].small) == {100, SESSION_WINDOW + 90}
+
+
+def test_acknowledged_results_go(store: Store) -> None:
+    session = session_id(store)
+    for number in range(1, 4):
+        put(store, b"k", b"v" * 1000)
+        once(store, session, number, 1, ("remove", 0, b"k"))
+    with store.snapshot() as snapshot:
+        assert snapshot.txn.stat(snapshot.environment.sessions)["entries"] == 4
+    once(store, session, 4, 4)
+    with store.snapshot() as snapshot:
+        assert snapshot.txn.stat(snapshot.environment.sessions)["entries"] == 1
+
+
+def test_of_a_result_that_is_too_large_only_the_fact_is_kept(store: Store) -> None:
+    session = session_id(store)
+    for number in (1, 2):
+        put(store, b"k", b"v" * (sessions.SESSION_BYTES_MAX * 2 // 3))
+        assert once(store, session, number, 1, ("remove", 0, b"k")) is not None
+    put(store, b"k", b"newer")
+    assert once(store, session, 1, 1, ("remove", 0, b"k"), again=True) is not None
+    with pytest.raises(UnknownOutcome, match="was done, once"):
+        once(store, session, 2, 1, ("remove", 0, b"k"), again=True)
+    assert store.read("exists", 0, b"k") is True
+
+
+def test_no_more_sessions_than_the_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "SESSIONS_MAX", 3)
+    for number in range(3):
+        once(store, session_id(store, number), 1)
+    newcomer = session_id(store, 9)
     with pytest.raises(Overloaded):
-        table.write(A, 3, 2, b"x")
-    assert table.write(A, 3, 3, b"x") == b"x"
-    assert table.head(A).result_bytes == 1
+        once(store, newcomer, 1)
+    assert store.write("incr", 0, b"n", 0, 0, None, 0) == 3
 
 
-def test_rule_17_sessions_are_bounded(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SESSIONS_MAX", 2)
-    table.open(A, TTL_MS)
-    table.open(B, TTL_MS)
-    with pytest.raises(Overloaded, match="2 client sessions"):
-        table.open(b"c" * 16, TTL_MS)
-    table.open(A, TTL_MS)
-    table.close(B)
-    table.open(b"c" * 16, TTL_MS)
+def test_a_full_store_still_tells_what_was_done(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), StoreOptions(durability="none", databases=2, max_bytes=MIB * 4))
+    session = session_id(store)
+    big = ("set", 0, b"k", val(b"v" * 100_000, kept=True), None, "always")
+    assert once(store, session, 1, call=big) is True
+    number = 0
+    with pytest.raises(NoSpace):
+        for number in range(1000):
+            put(store, b"fill%d" % number, b"x" * 100_000, kept=True)
+    with pytest.raises(NoSpace):
+        once(store, session, 2, call=big)
+    assert once(store, session, 1, call=big, again=True) is True
+    store.shutdown()
 
 
-@pytest.mark.parametrize(("session", "ttl_ms"), [(b"", 1), (b"a" * 15, 1), (b"a" * 17, 1), (A, 0), (A, -1), (A, 2**63)])
-def test_bad_sessions_are_refused(table: Table, session: bytes, ttl_ms: int) -> None:
-    with pytest.raises(InvalidArgument, match="Nothing was changed"):
-        table.open(session, ttl_ms)
-    assert table.dump() == []
+# --- Expiry
 
 
-@pytest.mark.parametrize(("sequence", "lowest"), [(0, 0), (1, 0), (1, 2), (-1, -1), (2**63, 1)])
-def test_bad_numbers_are_refused(table: Table, sequence: int, lowest: int) -> None:
-    table.open(A, TTL_MS)
-    before = table.dump()
-    with pytest.raises(InvalidArgument, match="Nothing was changed"):
-        table.write(A, sequence, lowest, b"x")
-    assert table.dump() == before
+def test_sessions_end_by_log_time(store: Store, clocks: Clocks) -> None:
+    old, busy = session_id(store, 1), session_id(store, 2)
+    put(store, b"k", b"v" * 1000)
+    once(store, old, 1, call=("remove", 0, b"k"))
+    once(store, busy, 1)
+    clocks.ms += EXPIRY_MS - 1
+    assert once(store, busy, 2) == 2
+    assert store.due_sessions(10) == []
+    clocks.ms += 1
+    assert store.due_sessions(10) == [old]
+    with pytest.raises(SessionExpired):  # not swept yet, and over all the same
+        once(store, old, 1, again=True)
+    assert store.write("expire_sessions", [old, busy]) == 1
+    with store.snapshot() as snapshot:
+        assert snapshot.txn.stat(snapshot.environment.sessions)["entries"] == 1
+    with pytest.raises(SessionExpired):  # swept: its birth says that it may have been here
+        once(store, old, 1, again=True)
+    assert once(store, busy, 2, again=True) == 2
 
 
-class SessionMachine(RuleBasedStateMachine):
-    """The table beside a dictionary; ``done`` counts how often each write was done."""
+def test_upkeep_ends_sessions_in_bounded_steps(store: Store, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_keyspace.store.maintenance._SESSIONS_AT_A_TIME", 2)
+    monkeypatch.setattr("django_keyspace.store.maintenance._SWEEPS_PER_TICK_MAX", 2)
+    for number in range(5):
+        once(store, session_id(store, number), 1)
+    clocks.ms += EXPIRY_MS + 1
+    store._maintenance.expire_sessions()
+    assert len(store.due_sessions(10)) == 1
+    store._maintenance.expire_sessions()
+    assert store.due_sessions(10) == []
+
+
+def test_a_session_that_was_born_ahead_of_the_log_clock_lives_as_long_as_its_birth_says(
+    store: Store, clocks: Clocks
+) -> None:
+    ahead = (clocks.ms + 1_000_000).to_bytes(8, "big") + b"x" * 16
+    once(store, ahead, 1)
+    clocks.ms += EXPIRY_MS + 500_000
+    assert once(store, ahead, 1, again=True) == 1
+
+
+# --- Against a model
+
+
+class TableAgainstModel(RuleBasedStateMachine):
+    """Random copies of random writes, with restarts and time, against a dict of what each sequence has answered."""
 
     def __init__(self) -> None:
         super().__init__()
-        import tempfile
-
-        self.folder = tempfile.TemporaryDirectory(prefix="sessions-")
-        self.table = Table(self.folder.name)
-        self.model: dict[bytes, dict[str, Any]] = {}
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = Store(self.folder.name, small_options())
+        self.now_ms = 1_700_000_000_000
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(clock, "wall_ms", lambda: self.now_ms)
+        self.patch.setattr(clock, "boot_ms", lambda: self.now_ms)
+        self.ids = [self.now_ms.to_bytes(8, "big") + b"%016d" % number for number in range(3)]
+        self.used_ms: dict[int, int] = {}
+        self.lowest: dict[int, int] = {}
+        self.answers: dict[tuple[int, int], Any] = {}
+        self.count = 0
 
     def teardown(self) -> None:
-        self.table.environment.close()
+        self.store.shutdown()
+        self.patch.undo()
         self.folder.cleanup()
 
-    def living(self, session: bytes) -> dict[str, Any] | None:
-        found = self.model.get(session)
-        return found if found and self.table.now_ms < found["used"] + found["ttl"] else None
+    def expected(self, number: int, sequence: int, lowest: int, again: bool, changes: bool) -> Any:
+        used_ms = self.used_ms.get(number)
+        last_ms = int.from_bytes(self.ids[number][:8], "big") if used_ms is None else used_ms
+        if last_ms + EXPIRY_MS <= self.now_ms:
+            return SessionExpired
+        if used_ms is not None and sequence < self.lowest[number]:
+            return StaleSequence
+        if (number, sequence) in self.answers:
+            return self.answers[number, sequence]
+        self.count += changes
+        answer = self.count if changes else MissingKey
+        if changes or again:
+            self.used_ms[number] = self.now_ms
+            self.lowest[number] = max(lowest, self.lowest.get(number, 0))
+            self.answers[number, sequence] = answer
+        return answer
 
-    @rule(session=st.sampled_from([A, B]), ttl=st.sampled_from([100, TTL_MS]))
-    def open(self, session: bytes, ttl: int) -> None:
-        self.table.open(session, ttl)
-        found = self.living(session)
-        if found:
-            found["used"] = self.table.now_ms
-        else:
-            self.model[session] = {"used": self.table.now_ms, "ttl": ttl, "lowest": 0, "results": {}}
+    @rule(
+        copies=st.lists(
+            st.tuples(st.integers(0, 2), st.integers(1, 6), st.integers(0, 5), st.booleans(), st.booleans()),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def write(self, copies: list[tuple[int, int, int, bool, bool]]) -> None:
+        calls, wanted = [], []
+        for number, sequence, back, again, changes in copies:
+            lowest = max(sequence - back, 1)
+            call = COUNT if changes else ("incr", 0, b"none", 1, None, None, 0)
+            calls.append(("once", self.ids[number], sequence, lowest, again, call, None))
+            wanted.append(self.expected(number, sequence, lowest, again, changes))
+        found = [
+            type(result) if isinstance(result, KeyspaceError) else result for result in self.store.write_many(calls)
+        ]
+        assert found == wanted
 
-    @precondition(lambda self: self.model)
-    @rule(session=st.sampled_from([A, B]), sequence=st.integers(1, 12), back=st.integers(0, 6), size=st.integers(0, 9))
-    def write(self, session: bytes, sequence: int, back: int, size: int) -> None:
-        lowest, result, found = max(sequence - back, 1), b"r" * size, self.living(session)
-        if found is None:
-            with pytest.raises(SessionExpired):
-                self.table.write(session, sequence, lowest, result)
-            return
-        answer = self.table.write(session, sequence, lowest, result)
-        if sequence < found["lowest"]:
-            assert answer is Verdict.FORGOTTEN
-        elif sequence in found["results"]:
-            assert answer == found["results"][sequence]
-        else:
-            assert answer == result
-            found["used"] = self.table.now_ms
-            found["lowest"] = max(found["lowest"], lowest)
-            found["results"][sequence] = result
-            found["results"] = {n: kept for n, kept in found["results"].items() if n >= found["lowest"]}
-
-    @rule(milliseconds=st.sampled_from([1, 50, 99, 100, 999, 1_000]))
-    def pass_time(self, milliseconds: int) -> None:
-        self.table.now_ms += milliseconds
-
-    @rule(session=st.sampled_from([A, B]))
-    def close(self, session: bytes) -> None:
-        assert self.table.close(session) is (self.model.pop(session, None) is not None)
+    @rule(milliseconds=st.sampled_from([1, EXPIRY_MS // 2, EXPIRY_MS]))
+    def wait(self, milliseconds: int) -> None:
+        self.now_ms += milliseconds
 
     @rule()
     def sweep(self) -> None:
-        ended, more = self.table.sweep(10)
-        over = [session for session in self.model if not self.living(session)]
-        assert (ended, more) == (len(over), False)
-        for session in over:
-            del self.model[session]
+        due = {number for number, used_ms in self.used_ms.items() if used_ms + EXPIRY_MS <= self.now_ms}
+        assert self.store.due_sessions(10) == [self.ids[number] for number in sorted(due)]
+        assert self.store.write("expire_sessions", self.ids) == len(due)
+        for number in due:
+            del self.used_ms[number], self.lowest[number]
+            self.answers = {place: answer for place, answer in self.answers.items() if place[0] != number}
+
+    @precondition(lambda self: not self.used_ms)
+    @rule()
+    def begin_anew(self) -> None:
+        self.ids = [self.now_ms.to_bytes(8, "big") + b"%016d" % number for number in range(3)]
+
+    @rule()
+    def restart(self) -> None:
+        self.store.shutdown()
+        self.store = Store(self.folder.name, small_options())
 
     @invariant()
-    def nothing_else_is_stored(self) -> None:
-        assert self.table.count() == len(self.model)
-        for session in (A, B):
-            found, head = self.model.get(session), self.table.head(session)
-            assert (found is None) is (head is None)
-            assert self.table.results(session) == sorted(found["results"] if found else [])
-            if found and head:
-                assert (head.results, head.lowest) == (len(found["results"]), found["lowest"])
-                assert head.result_bytes == sum(map(len, found["results"].values()))
-        entries = [key for key, _ in self.table.dump() if key.startswith(b"e")]
-        assert len(entries) == len(self.model), "one entry of the index each"
+    def counted(self) -> None:
+        record = self.store.read("get", 0, b"n")
+        assert (0 if record is None else int(record[-len(str(self.count)) :])) == self.count
 
 
-TestSessions = SessionMachine.TestCase
-TestSessions.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestTableAgainstModel = TableAgainstModel.TestCase
+TestTableAgainstModel.settings = settings(
+    phases=[Phase.generate],
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)

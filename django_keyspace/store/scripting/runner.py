@@ -31,6 +31,7 @@ from django_keyspace.store.scripting.database import ScriptDatabase
 from django_keyspace.store.scripting.pool import Worker, WorkerEnded, WorkerPool, pool
 from django_keyspace.store.scripting.sources import Source
 from django_keyspace.store.scripting.values import encode
+from django_keyspace.store.sessions import kept_answer
 from django_keyspace.store.store import Snapshot, Store
 
 TIME_MS_DEFAULT: Final = 2000
@@ -41,6 +42,8 @@ HELD_ATTEMPTS: Final = 4
 """And how often while it does: even then records may expire, or be evicted."""
 _LOST_SNAPSHOTS_MAX: Final = 20
 
+Place = tuple[bytes, int, int, bool]
+"""Session, sequence, lowest sequence, and whether it comes again."""
 WriteMany = Callable[[Sequence[Call]], list[Any]]
 
 
@@ -80,7 +83,8 @@ class ScriptRunner:
         """Carry out the operation ``script``, in the calling thread.
 
         Arguments:
-            call: the operation.
+            call: the operation, or ``once`` with it: then what it wrote is kept under its session and sequence, with its
+                result, and a script that was done before is not run.
         Returns:
             The function's result, as ``values.py`` encodes it.
         Raises:
@@ -89,14 +93,21 @@ class ScriptRunner:
             KeyspaceError: the operation is not legal, or what it wrote could not be stored. Nothing was changed.
         """
         check_call(call, self._store.limits)
+        place: Place | None = None
+        if call[0] == "once":
+            place, call = call[1:5], call[5]
+            with self._store.snapshot() as snapshot:
+                kept = kept_answer(snapshot.txn, snapshot.environment, place[0], place[1])
+            if kept is not None:
+                return bytes(kept)
         script = _Script(call, self._sources)
         for _ in range(FREE_ATTEMPTS):
-            result = self._attempt(script, self._orderer.write_many)
+            result = self._attempt(script, self._orderer.write_many, place)
             if result is not None:
                 return result
         with self._orderer.exclusive(script.left_s()) as write_many:
             for _ in range(HELD_ATTEMPTS):
-                result = self._attempt(script, write_many)
+                result = self._attempt(script, write_many, place)
                 if result is not None:
                     return result
         raise ScriptConflict(
@@ -104,14 +115,17 @@ class ScriptRunner:
             "changed before its writes could be stored. Nothing was changed. Call it again."
         )
 
-    def _attempt(self, script: _Script, write_many: WriteMany) -> bytes | None:
+    def _attempt(self, script: _Script, write_many: WriteMany, place: Place | None) -> bytes | None:
         """Run the script once and store what it wrote. None if something came between."""
         result, conditions, calls = self._read_and_run(script)
-        if not calls:
+        if not calls and not (place and place[3]):
             return result  # nothing was written: what it read was true at one moment
-        (answer,) = write_many([("atomic", conditions, calls)])
+        block = ("atomic", conditions, calls)
+        (answer,) = write_many([block if place is None else ("once", *place, block, result)])
         if isinstance(answer, KeyspaceError):
             raise answer
+        if place is not None:
+            return answer  # type: ignore[no-any-return]
         return result if answer[0] else None
 
     def _read_and_run(self, script: _Script) -> tuple[bytes, list[Any], list[Call]]:
