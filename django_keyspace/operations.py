@@ -416,7 +416,9 @@ def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = 
         else:
             check_call(argument, limits)
             if argument[0] not in CHANGES or argument[0] == "once":
-                raise InvalidArgument(f"Operation {argument[0]} is not done under a session: it can be done again freely.")
+                raise InvalidArgument(
+                    f"Operation {argument[0]} is not done under a session: it can be done again freely."
+                )
     if operation.name == "once" and not internal and call[6] is not None:
         raise InvalidArgument("Argument 'answer' is for the node itself. Nothing was changed.")
 

@@ -15,7 +15,9 @@ from django_keyspace.store import forget_store, registry
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of single suites stand here, since pytest reads them before it knows of deeper folders."""
     parser.addoption(
-        "--rewrite-interaction", action="store_true", help="write what tests/interaction/*.txt answer now into these files"
+        "--rewrite-interaction",
+        action="store_true",
+        help="write what tests/interaction/*.txt answer now into these files",
     )
 
 

@@ -1,8 +1,8 @@
 """``on_error="miss"``: what operations answer while the store cannot be reached.
 
 A read is a miss, a write reports that it was not done. Never does a caller win something because the store is down:
-``add``, ``cas`` and their like answer no, and ``atomic``, ``script`` and ``status`` always raise. The table is by operation, so every
-method of the cache, sync or async, degrades by the same rule.
+``add``, ``cas`` and their like answer no, and ``atomic``, ``script`` and ``status`` always raise. The table is by operation,
+so every method of the cache, sync or async, degrades by the same rule.
 """
 
 from __future__ import annotations

@@ -357,14 +357,18 @@ class Store(OpenableStore):
                 return
             finally:
                 lock.release()
-        raise StorageError(f"The store {self.path} could not be locked in {_ATTEMPTS_MAX} attempts. See the log for why.")
+        raise StorageError(
+            f"The store {self.path} could not be locked in {_ATTEMPTS_MAX} attempts. See the log for why."
+        )
 
     def _write_held(self, lock: WriterLock, calls: Sequence[Call]) -> list[Any]:
         """Do operations in one transaction, while this thread holds the writer lock."""
         for _ in range(_ATTEMPTS_MAX):
             environment = self._environment
             if environment is None or lock is not self._lock:
-                raise StorageError(f"The store {self.path} was closed while it was locked. Nothing was changed. Try again.")
+                raise StorageError(
+                    f"The store {self.path} was closed while it was locked. Nothing was changed. Try again."
+                )
             self.gate.enter("write")
             try:
                 if environment is self._environment:
@@ -456,7 +460,10 @@ class Store(OpenableStore):
         with self._inside("look for sessions") as environment:
             if environment is None:
                 return []
-            with contextlib.suppress(lmdb.BadTxnError), environment.begin() as txn:  # see _recover; there is a next time
+            with (
+                contextlib.suppress(lmdb.BadTxnError),
+                environment.begin() as txn,
+            ):  # see _recover; there is a next time
                 return sessions.due(txn, environment, max(clock.wall_ms(), self._log_now(txn)), most)
             return []
 

@@ -67,7 +67,7 @@ def test_what_fails_changes_nothing(do: Callable[..., Any], text: str, error: ty
     do("set", 0, b"k", (int(Tag.TEXT), 0, b"old"), None, "always")
     before = do("get", 0, b"k")
     time_ms = 300 if error is ScriptTimeout else LONG_MS
-    with pytest.raises(error, match="[Nn]othing was changed"):
+    with pytest.raises(error, match=r"[Nn]othing was changed"):
         do(*script_call(0, "f", sources=source(text), time_ms=time_ms))
     assert do("get", 0, b"k") == before
 
