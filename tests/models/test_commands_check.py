@@ -102,7 +102,7 @@ def test_drift_is_found_and_mended(make: Callable[[Raw], None], kind: str, numbe
     before = listed(raw.storage.runtime.engine, raw.storage.database, b"")
     said, error = check("samples.Person")
     assert words in said and f"{number} {kind}." in said
-    assert error == f"{number} things are not as they should be. With --fix they are mended where that is possible."
+    assert error == f"Found and not mended: {number}. With --fix they are mended where that is possible."
     assert listed(raw.storage.runtime.engine, raw.storage.database, b"") == before  # looking writes nothing
     said, error = check("samples.Person", fix=True)
     assert f"{number} {kind}; {number} mended." in said
@@ -138,7 +138,7 @@ def test_duplicates_are_left_to_people() -> None:
     raw.write(raw.storage.record_key(other.key_bytes()), raw.storage.pack(data), Tag.MSGPACK)
     said, error = check("samples.Person", fix=True)
     assert "1 duplicate; 0 mended" in said and "duplicate: 'p02' in index email" in said
-    assert error == "1 things are not as they should be. Mend what is listed by hand."
+    assert error == "Found and not mended: 1. Mend what is listed by hand."
     assert Person.objects.get(email=one.email).pk == "p01"
 
 

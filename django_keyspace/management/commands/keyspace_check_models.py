@@ -58,7 +58,7 @@ class Command(BaseCommand):
                 if options["fix"]
                 else "With --fix they are mended where that is possible."
             )
-            raise CommandError(f"{left:,} things are not as they should be. {hint}")
+            raise CommandError(f"Found and not mended: {left:,}. {hint}")
 
     def _check(self, report: _Report, options: dict[str, Any]) -> None:
         storage = report.storage
