@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from django_keyspace.backend import runtime
+from django_keyspace.backend.models import registry as models
 from django_keyspace.store import forget_store, registry
 
 
@@ -28,6 +29,17 @@ settings.register_profile(
 )
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+
+@pytest.fixture
+def only_models(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """``only_models("samples")``: for this test there are no models but those of an app. Other test files define some, too."""
+
+    def keep(app_label: str) -> None:
+        kept = {label: model for label, model in models._models.items() if model._meta.app_label == app_label}
+        monkeypatch.setattr(models, "_models", kept)
+
+    return keep
 
 
 @pytest.fixture

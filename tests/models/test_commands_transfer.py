@@ -131,7 +131,8 @@ def test_the_lines_are_those_of_django() -> None:
     ]
 
 
-def test_all_models_in_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+def test_all_models_in_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, only_models: Any) -> None:
+    only_models("samples")
     monkeypatch.setattr(upkeep, "PAGE_ROWS", 5)
     before = [(obj.pk, obj.email, obj.seen, obj.balance, obj.tags) for obj in people()]
     Visit(day=datetime.date(2024, 1, 2), number=5, page="/").save()
