@@ -10,8 +10,6 @@ Beside them run py-lmdb, the limit of an LMDB store, and redis-py, the everyday 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,10 +20,10 @@ if __name__ == "__main__":
     # The folder above, not this one, has the packages: benchmarks, and the project where it is not installed.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import ancestor_subjects, budgets, report, rounds
+from benchmarks import ancestor_subjects, command, report, rounds
 from benchmarks.ancestor_subjects import SUBJECTS, Subject
 from benchmarks.budgets import Budget
-from benchmarks.data import QUICK, Plan
+from benchmarks.data import Plan
 from benchmarks.measures import Measure, NotMeasured
 from benchmarks.measures import Subject as Turn
 from benchmarks.peers import distribution_version
@@ -123,35 +121,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = run(workspace, options, subjects)
         finally:
             _close(subjects)
-    verdicts = budgets.judge_all(BUDGETS, found) if options.budgets else []
-    found["budgets"] = [verdict.as_json() for verdict in verdicts]
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(report.tables(found, options.markdown))
-    if verdicts:
-        print("\n" + report.budget_table(verdicts, None, options.markdown))
-    return int(any(verdict.failed for verdict in verdicts))
+    return command.publish(found, options, BUDGETS)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; its ``plan`` is the Plan that the options make."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, with rough figures")
-    parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(SUBJECTS)}")
-    parser.add_argument("--measures", metavar="A,B", help=f"of {', '.join(MEASURES_BY_NAME)}")
-    parser.add_argument("--rounds", type=int, help="interleaved rounds per measure")
-    parser.add_argument("--folder", type=Path, help="where the stores lie; the system's temporary folder otherwise")
-    parser.add_argument("--json", type=Path, help="write the whole result to this file")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--budgets", action="store_true", help="compare with the ancestors' figures; exit code 1 below")
-    options = parser.parse_args(arguments)
-    for name, known in (("only", SUBJECTS), ("measures", MEASURES_BY_NAME)):
-        chosen = (getattr(options, name) or ",".join(known)).split(",")
-        if unknown := [each for each in chosen if each not in known]:
-            parser.error(f"--{name}: {', '.join(unknown)} is not one of {', '.join(known)}")
-        setattr(options, name, chosen)
-    plan = QUICK if options.quick else Plan(batch_ms=60.0)
-    options.plan = dataclasses.replace(plan, rounds=options.rounds or plan.rounds)
+    options = command.parse(
+        arguments,
+        __doc__,
+        subjects=SUBJECTS,
+        measures=MEASURES_BY_NAME,
+        batch_ms=60.0,
+        budgets_help="compare with the ancestors' figures; exit code 1 below",
+    )
     return options
 
 

@@ -10,9 +10,7 @@ README.md says what takes part and how to read the result.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +20,9 @@ if __name__ == "__main__":
     # The folder above, not this one, has the packages: benchmarks, and the project where it is not installed.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import budgets, django_setup, model_subjects, report, rounds
+from benchmarks import command, django_setup, model_subjects, report, rounds
 from benchmarks.budgets import Budget
-from benchmarks.data import QUICK, Plan, chunks
+from benchmarks.data import Plan, chunks
 from benchmarks.measures import Measure, Operation, WrongAnswer
 from benchmarks.measures import Subject as Turn
 from benchmarks.model_subjects import LOAD, PER_SHELF, SUBJECTS, Subject, article, stored_articles
@@ -134,35 +132,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = run(workspace, options)
         finally:
             _close()
-    verdicts = budgets.judge_all(BUDGETS, found) if options.budgets else []
-    found["budgets"] = [verdict.as_json() for verdict in verdicts]
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(report.tables(found, options.markdown))
-    if verdicts:
-        print("\n" + report.budget_table(verdicts, None, options.markdown))
-    return int(any(verdict.failed for verdict in verdicts))
+    return command.publish(found, options, BUDGETS)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; its ``plan`` is the Plan that the options make."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, with rough figures")
-    parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(SUBJECTS)}")
-    parser.add_argument("--measures", metavar="A,B", help=f"of {', '.join(MEASURES_BY_NAME)}")
-    parser.add_argument("--rounds", type=int, help="interleaved rounds per measure")
-    parser.add_argument("--folder", type=Path, help="where the files lie; the system's temporary folder otherwise")
-    parser.add_argument("--json", type=Path, help="write the whole result to this file")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--budgets", action="store_true", help="compare with the ORM of equal durability; exit code 1")
-    options = parser.parse_args(arguments)
-    for name, known in (("only", SUBJECTS), ("measures", MEASURES_BY_NAME)):
-        chosen = (getattr(options, name) or ",".join(known)).split(",")
-        if unknown := [each for each in chosen if each not in known]:
-            parser.error(f"--{name}: {', '.join(unknown)} is not one of {', '.join(known)}")
-        setattr(options, name, chosen)
-    plan = QUICK if options.quick else Plan(batch_ms=40.0)
-    options.plan = dataclasses.replace(plan, rounds=options.rounds or plan.rounds)
+    options = command.parse(
+        arguments,
+        __doc__,
+        subjects=SUBJECTS,
+        measures=MEASURES_BY_NAME,
+        batch_ms=40.0,
+        budgets_help="compare with the ORM of equal durability; exit code 1",
+    )
     options.stored, options.bulk = (1_000, 200) if options.quick else (STORED, BULK)
     return options
 
