@@ -248,9 +248,9 @@ def test_servers_that_make_no_sense(arguments: dict[str, Any]) -> None:
 
 def test_arguments_of_the_ancestors_servers() -> None:
     flags, databases = node_flags(
-        ["-scr", "a.lua", "-log", "x.log", "-dmn", "--max-bytes=2M", "*", "-th", "4", "casket.kct"]
+        ["-scr", "a.lua", "-log", "x.log", "-dmn", "--max-bytes=2M", "*", "-th", "4", "casket.kct", "-scr", "b.lua"]
     )
-    assert flags == ["--scripts=a.lua", "--max-bytes=2M"]
+    assert flags == ["--max-bytes=2M", f"--scripts=a.lua{os.pathsep}b.lua"]
     assert databases == ["*", "casket.kct"]
 
 

@@ -77,13 +77,14 @@ def node_flags(server_args: Sequence[str]) -> tuple[list[str], list[str]]:
         ImproperlyConfigured: a flag is not known.
     """
     flags: list[str] = []
+    scripts: list[str] = []
     databases: list[str] = []
     arguments = iter(map(str, server_args))
     for argument in arguments:
         if argument.startswith("--"):
             flags.append(argument)
         elif argument in ("-scr", "-ext"):
-            flags.append(f"--scripts={next(arguments, '')}")
+            scripts.append(next(arguments, ""))
         elif argument in _FLAGS_WITH_VALUE:
             next(arguments, None)
         elif argument in MEMORY or not argument.startswith("-"):
@@ -93,6 +94,8 @@ def node_flags(server_args: Sequence[str]) -> tuple[list[str], list[str]]:
                 f"server_args: the node does not know {argument!r:.40}. It takes -scr FILE, its own flags (they begin with "
                 "--, see docs/node.md) and databases."
             )
+    if scripts:  # the node takes all of them in one flag
+        flags.append(f"--scripts={os.pathsep.join(scripts)}")
     return flags, databases
 
 
