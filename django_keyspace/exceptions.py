@@ -264,6 +264,35 @@ class NoLeader(TransportError):
     code = "no-leader"
 
 
+class NotLeader(TransportError):
+    """This node does not lead its cluster, and only the leader does what was asked; nothing was done.
+
+    Arguments:
+        message: the sentence.
+        leader: the id of the node that is believed to lead; it may be wrong.
+        address: that node's address, if it is known.
+    """
+
+    code = "not-leader"
+
+    def __init__(self, message: str = "", leader: str | None = None, address: str | None = None) -> None:
+        super().__init__(message)
+        self.leader = leader
+        self.address = address
+
+
+class LeadershipLost(TransportError):
+    """The node ceased to lead before it knew what became of the write. Sent again under the same session, it happens once."""
+
+    code = "leadership-lost"
+
+
+class TooStale(TransportError):
+    """This node's copy is older than the read allows; nothing was read. The leader, or another node, can answer."""
+
+    code = "too-stale"
+
+
 class Overloaded(TransportError):
     """The node has more work queued than it accepts; nothing was done. Try again later."""
 

@@ -25,7 +25,7 @@ from django_keyspace.node.http import HttpServer
 from django_keyspace.node.logs import set_up_logging
 from django_keyspace.node.metrics import Metrics
 from django_keyspace.node.operators import pages_of, watch_lag
-from django_keyspace.node.runtime import LocalLog
+from django_keyspace.node.log import LocalLog
 from django_keyspace.node.scripts import ScriptService, load_sources
 from django_keyspace.node.server import Server
 from django_keyspace.store import Store, open_store

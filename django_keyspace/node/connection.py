@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, cast
 from django_keyspace.exceptions import AuthenticationFailed, KeyspaceError, NoConnection, Overloaded, ProtocolError
 from django_keyspace.handshake import NONCE_BYTES, PROOF, client_proof, new_nonce, node_proof, require_same
 from django_keyspace.node.metrics import Metrics
-from django_keyspace.node.runtime import ReplicatedLog
+from django_keyspace.node.log import ReplicatedLog
 from django_keyspace.node.scripts import ScriptService
 from django_keyspace.operations import RUNS, WRITES, Limits, check_call
 from django_keyspace.wire import (

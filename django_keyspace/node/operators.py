@@ -10,7 +10,7 @@ from django_keyspace import __version__
 from django_keyspace.exceptions import KeyspaceError
 from django_keyspace.node.http import Pages
 from django_keyspace.node.metrics import Metrics, process_figures
-from django_keyspace.node.runtime import LocalLog
+from django_keyspace.node.log import LocalLog
 from django_keyspace.node.server import Server
 from django_keyspace.store import Store
 

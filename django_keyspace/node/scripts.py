@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from django_keyspace.exceptions import KeyspaceError, LockTimeout, NoConnection
-from django_keyspace.node.runtime import Done, ReplicatedLog
+from django_keyspace.node.log import Done, ReplicatedLog
 from django_keyspace.operations import Call
 from django_keyspace.store import Store
 from django_keyspace.store.admission import incoming_bytes

@@ -19,7 +19,7 @@ from django_keyspace.node.auth import ServerTls
 from django_keyspace.node.config import NodeConfig, format_address
 from django_keyspace.node.connection import HELLO_TIMEOUT_S, ClientConnection, ReadStore, connection_factory
 from django_keyspace.node.metrics import Metrics
-from django_keyspace.node.runtime import ReplicatedLog
+from django_keyspace.node.log import ReplicatedLog
 from django_keyspace.node.scripts import ScriptService
 from django_keyspace.operations import Limits
 from django_keyspace.wire import PROTOCOL_VERSION, NodeHello, frame_bytes_max_for

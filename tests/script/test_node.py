@@ -13,7 +13,7 @@ import pytest
 from django_keyspace.backend import KeyspaceCache
 from django_keyspace.backend.transport import remote_engine
 from django_keyspace.exceptions import KeyspaceError, Overloaded, ScriptFailed, ScriptTimeout
-from django_keyspace.node.runtime import LocalLog
+from django_keyspace.node.log import LocalLog
 from django_keyspace.node.scripts import ScriptService
 from django_keyspace.store import Store
 from django_keyspace.store.scripting import runner as runner_module

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from django_keyspace.exceptions import LockTimeout, NoSpace, Overloaded, StorageError
-from django_keyspace.node.runtime import GROUP_CALLS_MAX, GROUPS_MAX, LocalLog
+from django_keyspace.node.log import GROUP_CALLS_MAX, GROUPS_MAX, LocalLog
 
 
 class FakeStore:
