@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol, cast
 
 from django_keyspace.exceptions import AuthenticationFailed, KeyspaceError, NoConnection, Overloaded, ProtocolError
 from django_keyspace.handshake import NONCE_BYTES, PROOF, client_proof, new_nonce, node_proof, require_same
+from django_keyspace.node.log import ReplicatedLog, View
 from django_keyspace.node.metrics import Metrics
-from django_keyspace.node.log import ReplicatedLog
 from django_keyspace.node.scripts import ScriptService
 from django_keyspace.operations import RUNS, WRITES, Limits, check_call
 from django_keyspace.wire import (
@@ -85,7 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self._loop = loop
         self._limits = service.limits
         self._read = service.store.read
-        self._read_barrier = service.log.read_barrier
+        self._reads = service.log.reads
         self._requests = service.metrics.requests
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(HELLO_BYTES_MAX)
@@ -244,28 +244,29 @@ class ClientConnection(asyncio.Protocol):
                 self._in_flight += 1
                 self._in_flight_bytes += len(body)
                 return
-            barrier = self._read_barrier()
-            if barrier is None:
+            if self._reads is None:
                 self._answer(request_id, OK, self._read(*call))
             else:
                 self._in_flight += 1
-                barrier.add_done_callback(partial(self._readable, request_id, call))
+                self._reads.read("safe", partial(self._readable, request_id, call))
         except KeyspaceError as error:
             self._answer(request_id, error.code, str(error))
         except Exception:
             self._answer_fault(request_id, str(call[0]))
 
-    def _readable(self, request_id: int, call: tuple[Any, ...], barrier: asyncio.Future[None]) -> None:
-        """A read that had to wait may be answered now."""
+    def _readable(self, request_id: int, call: tuple[Any, ...], view: View | KeyspaceError) -> None:
+        """A read may be answered now, or not at all."""
         self._in_flight -= 1
         try:
-            barrier.result()
-            self._answer(request_id, OK, self._read(*call))
+            if isinstance(view, KeyspaceError):
+                raise view
+            self._answer(request_id, OK, view.read(*call))
         except KeyspaceError as error:
             self._answer(request_id, error.code, str(error))
         except Exception:
             self._answer_fault(request_id, str(call[0]))
-        self.group_done()
+        # Not at once: many reads become ready in one turn of the loop, and this one perhaps while it is being served.
+        self._service.unflushed.add(self)
 
     def _ran(self, request_id: int, size_bytes: int, results: list[Any]) -> None:
         """A script is done. Nobody else's answer comes with it."""

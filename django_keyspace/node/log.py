@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from django_keyspace.exceptions import KeyspaceError, LockTimeout, Overloaded, StorageError
+from django_keyspace.node.barrier import Granted, Hold, ScriptBarrier
 from django_keyspace.operations import Call
 
 logger = logging.getLogger("django_keyspace.node")
@@ -42,8 +43,48 @@ Done = Callable[[list[Any]], None]
 """Takes one result, or one :class:`KeyspaceError`, for each call."""
 
 
+class View(Protocol):
+    """A state of the store to read from, at once.
+
+    Attributes:
+        index: the last entry of the log that it holds.
+        age_ms: 0 if it holds all that was acknowledged when the read came; otherwise how long ago the node heard from its leader.
+        node: the name of the node that it is on.
+    """
+
+    index: int
+    age_ms: int
+    node: str
+
+    def read(self, name: str, *arguments: Any) -> Any:
+        """Do a read operation."""
+
+
+Ready = Callable[[View | KeyspaceError], None]
+
+
+class Reads(Protocol):
+    """Tells when a read may be answered from the local store."""
+
+    def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
+        """Have a read told when and from what it may be answered.
+
+        Arguments:
+            level: a word of ``operations.LEVELS``.
+            ready: takes the view to read from, or why there is none; perhaps before this method returns.
+            min_index: for a session read: the view holds everything up to this index of the log.
+            max_staleness_ms: for session and dirty reads: how long ago the node may have heard from its leader.
+        """
+
+
 class ReplicatedLog(Protocol):
-    """Puts writes in one order and makes them durable; tells when a read is current."""
+    """Puts writes in one order and makes them durable.
+
+    Attributes:
+        reads: whom to ask before a read; None if there is no other copy, so that whatever is in the store is current.
+    """
+
+    reads: Reads | None
 
     def propose(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
         """Have checked writes done, in order.
@@ -56,25 +97,21 @@ class ReplicatedLog(Protocol):
             KeyspaceError: not accepted; nothing was done, and ``done`` will not be called.
         """
 
-    def read_barrier(self) -> asyncio.Future[None] | None:
-        """When a read that arrives now may be answered from the local store.
-
-        Returns:
-            None: at once. Otherwise a future; its error, if it has one, is the read's.
-        """
-
     def on_commit(self, callback: Callable[[int], None]) -> None:
         """Have ``callback`` called after each commit and its results, with the number of calls in it."""
 
-    async def hold(self) -> None:
-        """Keep everybody's writes waiting until :meth:`let_go`; returns when none is under way. For a script that was
-        overtaken again and again: what it reads from now on nobody changes.
+    def hold(self, granted: Granted) -> Hold:
+        """Keep everybody's writes waiting until :meth:`let_go`. For a script that was overtaken again and again: what it
+        reads from now on nobody changes.
+
+        Arguments:
+            granted: called when no write is under way, or with the reason why that will not be.
         """
 
     def propose_held(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
         """As :meth:`propose`, for the one who holds the others: these writes are the very next ones."""
 
-    def let_go(self) -> None:
+    def let_go(self, turn: Hold) -> None:
         """End what :meth:`hold` began."""
 
     async def drain(self) -> None:
@@ -124,14 +161,13 @@ class LocalLog:
         self._calls_max = calls_max
         self._bytes_max = bytes_max
         self._waiting: deque[tuple[Sequence[Call], int, Done]] = deque()
+        self.reads: Reads | None = None
         self._flush_scheduled = False
         self._groups = 0
         self._callbacks: list[Callable[[int], None]] = []
         self._on_group = on_group
         self._idle: asyncio.Event | None = None
-        self._holders = asyncio.Lock()
-        self._is_held = False
-        self._quiet: asyncio.Event | None = None
+        self._barrier = ScriptBarrier(lambda: not self._groups, self._flush)
         self._write_here_from_s = 0.0 if may_write_here else float("inf")
         self.pending_calls = 0
         self.pending_bytes = 0
@@ -153,25 +189,13 @@ class LocalLog:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
-    def read_barrier(self) -> asyncio.Future[None] | None:
-        """None: whatever was answered is in the store, and there is no other copy that could be newer."""
-        return None
-
     def on_commit(self, callback: Callable[[int], None]) -> None:
         """See :meth:`ReplicatedLog.on_commit`."""
         self._callbacks.append(callback)
 
-    async def hold(self) -> None:
+    def hold(self, granted: Granted) -> Hold:
         """See :meth:`ReplicatedLog.hold`."""
-        await self._holders.acquire()
-        self._is_held = True
-        try:
-            while self._groups:
-                self._quiet = asyncio.Event()
-                await self._quiet.wait()
-        except BaseException:
-            self.let_go()
-            raise
+        return self._barrier.hold(granted)
 
     def propose_held(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
         """See :meth:`ReplicatedLog.propose_held`."""
@@ -179,12 +203,9 @@ class LocalLog:
         self.pending_bytes += size_bytes
         self._submit([(len(calls), size_bytes, done)], calls, monotonic())
 
-    def let_go(self) -> None:
+    def let_go(self, turn: Hold) -> None:
         """See :meth:`ReplicatedLog.let_go`."""
-        self._is_held = False
-        self._holders.release()
-        if self._waiting:
-            self._flush()
+        self._barrier.let_go(turn)
 
     async def drain(self) -> None:
         """See :meth:`ReplicatedLog.drain`."""
@@ -195,7 +216,7 @@ class LocalLog:
     def _flush(self) -> None:
         """Write what is waiting, or hand the store as many groups as it may have."""
         self._flush_scheduled = False
-        while self._waiting and self._groups < GROUPS_MAX and not self._is_held:
+        while self._waiting and self._groups < GROUPS_MAX and not self._barrier.is_held:
             group: list[tuple[int, int, Done]] = []
             calls: list[Call] = []
             size_bytes = 0
@@ -258,8 +279,7 @@ class LocalLog:
         """The store has done a group."""
         self._groups -= 1
         self._deliver(group, results, began_s)
-        if self._quiet is not None and not self._groups:
-            self._quiet.set()
+        self._barrier.look()
         if self._waiting:
             self._flush()
 

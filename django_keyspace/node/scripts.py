@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from django_keyspace.exceptions import KeyspaceError, LockTimeout, NoConnection
+from django_keyspace.node.barrier import Hold
 from django_keyspace.node.log import Done, ReplicatedLog
 from django_keyspace.operations import Call
 from django_keyspace.store import Store
@@ -130,22 +131,33 @@ class _LogOrderer:
     @contextlib.contextmanager
     def exclusive(self, wait_s: float) -> Iterator[Callable[[Sequence[Call]], list[Any]]]:
         """Hold the log while the block runs."""
-        holding = asyncio.run_coroutine_threadsafe(self._log.hold(), self._loop)
+        granted: Future[None] = Future()
+        begun: Future[Hold] = Future()
+
+        def begin() -> None:
+            begun.set_result(self._log.hold(lambda error: _grant(granted, error)))
+
+        self._call(begin)
         try:
-            holding.result(wait_s)
-        except FutureTimeout:
-            if holding.cancel():
-                raise LockTimeout(
-                    f"Other scripts and writes kept the node's log busy for all of the {wait_s:.3g} s that this script had "
-                    "left. Nothing was changed. Try again."
-                ) from None
-        except CancelledError:
-            raise _stopped() from None
-        try:
+            try:
+                granted.result(wait_s)
+            except FutureTimeout:
+                if granted.cancel():
+                    raise LockTimeout(
+                        f"Other scripts and writes kept the node's log busy for all of the {wait_s:.3g} s that this script "
+                        "had left. Nothing was changed. Try again."
+                    ) from None
+                granted.result()  # it was granted, or refused, at the last moment
             yield partial(self._propose, self._log.propose_held)
         finally:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._log.let_go)
+            with contextlib.suppress(NoConnection):
+                self._call(lambda: self._log.let_go(begun.result()))
+
+    def _call(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            raise _stopped() from None
 
     def _propose(self, propose: Callable[[Sequence[Call], int, Done], None], calls: Sequence[Call]) -> list[Any]:
         answered: Future[list[Any]] = Future()
@@ -157,14 +169,20 @@ class _LogOrderer:
             except KeyspaceError as error:
                 answered.set_exception(error)
 
-        try:
-            self._loop.call_soon_threadsafe(on_loop)
-        except RuntimeError:
-            raise _stopped() from None
+        self._call(on_loop)
         try:
             return answered.result(COMMIT_TIMEOUT_S)
         except FutureTimeout:
             raise _stopped() from None
+
+
+def _grant(granted: Future[None], error: KeyspaceError | None) -> None:
+    if not granted.set_running_or_notify_cancel():
+        return  # the script has not waited so long
+    if error is None:
+        granted.set_result(None)
+    else:
+        granted.set_exception(error)
 
 
 def _stopped() -> NoConnection:

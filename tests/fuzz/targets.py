@@ -191,15 +191,14 @@ class Loop:
 class Log:
     """Commits what has been proposed when it is asked to."""
 
+    reads = None
+
     def __init__(self, store: Store) -> None:
         self.store = store
         self.waiting: list[tuple[Sequence[Any], Any]] = []
 
     def propose(self, calls: Sequence[Any], size_bytes: int, done: Any) -> None:
         self.waiting.append((calls, done))
-
-    def read_barrier(self) -> None:
-        return None
 
     def commit(self) -> None:
         due, self.waiting = self.waiting, []

@@ -30,9 +30,10 @@ from django_keyspace.wire import ClientHello, Decoder, Encoder, FrameReader
 class FakeLog:
     """A log that answers when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Any) -> None:
+        self.store, self.reads = store, self
         self.proposed: list[tuple[Sequence[Any], Any]] = []
-        self.barriers: list[asyncio.Future[None]] = []
+        self.barriers: list[Any] = []
         self.reads_wait = False
         self.refusals: list[KeyspaceError] = []
         self.committed: list[Any] = []
@@ -42,11 +43,16 @@ class FakeLog:
             raise self.refusals.pop()
         self.proposed.append((calls, done))
 
-    def read_barrier(self) -> asyncio.Future[None] | None:
-        if not self.reads_wait:
-            return None
-        self.barriers.append(asyncio.get_running_loop().create_future())
-        return self.barriers[-1]
+    def read(self, level: str, ready: Any) -> None:
+        if self.reads_wait:
+            self.barriers.append(ready)
+        else:
+            ready(self.store)
+
+    def let_read(self, number: int, view: Any) -> None:
+        self.barriers[number](view)
+        for callback in self.committed:
+            callback(0)
 
     def on_commit(self, callback: Any) -> None:
         self.committed.append(callback)
@@ -81,7 +87,8 @@ class Setting:
     """A running server, its parts, and an engine."""
 
     def __init__(self) -> None:
-        self.store, self.log = FakeStore(), FakeLog()
+        self.store = FakeStore()
+        self.log = FakeLog(self.store)
         config = NodeConfig("n1", "127.0.0.1", 0, "nowhere", connections_max=3)
         self.server = Server(config, self.store, self.log, Limits())
 
@@ -117,13 +124,13 @@ async def test_reads_wait_for_the_barrier_and_fail_with_it(setting: Setting) -> 
     reads = [asyncio.ensure_future(setting.engine.aexecute(*GET)) for _ in range(3)]
     await until(lambda: len(setting.log.barriers) == 3)
     assert not any(read.done() for read in reads)
-    setting.log.barriers[2].set_result(None)  # in any order
+    setting.log.let_read(2, setting.store)  # in any order
     assert await reads[2] == b"record"
-    setting.log.barriers[0].set_exception(NoSpace("no leader, say"))
+    setting.log.let_read(0, NoSpace("no leader, say"))
     with pytest.raises(NoSpace):
         await reads[0]
     setting.store.result = RuntimeError("a bug")
-    setting.log.barriers[1].set_result(None)
+    setting.log.let_read(1, setting.store)
     with pytest.raises(KeyspaceError, match="failed to do get"):
         await reads[1]
 
@@ -198,7 +205,7 @@ async def test_answers_for_a_client_that_has_gone_are_dropped(setting: Setting) 
         served.abort()
     await until(lambda: len(setting.log.barriers) == 2)  # the read was asked again
     setting.log.barriers[0].set_result(None)
-    setting.log.barriers[1].set_result(None)
+    setting.log.let_read(1, setting.store)
     assert await read == b"record"
     await until(lambda: len(setting.log.proposed) == 2)  # and the write, under the same sequence
     ((first,), _), ((second,), _) = setting.log.proposed

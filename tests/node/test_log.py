@@ -50,7 +50,7 @@ async def test_what_arrives_in_one_turn_becomes_one_group() -> None:
     assert results == [[f"did w{number}"] for number in range(5)]
     assert committed == [5]
     assert (log.pending_calls, log.pending_bytes) == (0, 0)
-    assert log.read_barrier() is None
+    assert log.reads is None
 
 
 async def test_next_group_gathers_while_the_store_is_busy() -> None:

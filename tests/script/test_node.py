@@ -13,6 +13,7 @@ import pytest
 from django_keyspace.backend import KeyspaceCache
 from django_keyspace.backend.transport import remote_engine
 from django_keyspace.exceptions import KeyspaceError, Overloaded, ScriptFailed, ScriptTimeout
+from django_keyspace.node.barrier import Hold
 from django_keyspace.node.log import LocalLog
 from django_keyspace.node.scripts import ScriptService
 from django_keyspace.store import Store
@@ -151,32 +152,41 @@ async def test_a_script_that_holds_the_log_lets_go_of_it(
     assert await proposed(log, ("incr", 0, b"n", 0, None, None, 0)) == 12
 
 
+async def held(log: LocalLog) -> Hold:
+    """Hold the log; returns when nobody's write is under way."""
+    granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    turn = log.hold(granted.set_result)
+    await granted
+    return turn
+
+
 async def test_writes_wait_for_who_holds_the_log(store: Store, log: LocalLog) -> None:
     done: list[Any] = []
     log.propose([("clear", 0, True)], 100, done.append)
     while not log._groups:
         await asyncio.sleep(0)
-    await log.hold()
+    first = await held(log)
     assert done  # holding begins when nothing is under way
     waiting = asyncio.create_task(proposed(log, ("incr", 0, b"k", 1, 0, None, 0)))
-    second = asyncio.create_task(log.hold())
+    granted: list[Any] = []
+    second = log.hold(granted.append)
     answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
     log.propose_held([("incr", 0, b"k", 10, 0, None, 0)], 100, answered.set_result)
     assert await answered == [10]
-    assert not waiting.done() and not second.done()
-    log.let_go()
-    await second
-    log.let_go()
+    assert not waiting.done() and not granted
+    log.let_go(first)
+    assert granted == [None]
+    log.let_go(second)
     assert await waiting == 11
 
 
 async def test_who_gives_up_waiting_holds_nothing(store: Store, log: LocalLog) -> None:
-    await log.hold()
-    second = asyncio.create_task(log.hold())
-    await asyncio.sleep(0)
-    second.cancel()
-    log.let_go()
-    await asyncio.gather(second, return_exceptions=True)
+    granted: list[Any] = []
+    first, second = await held(log), log.hold(granted.append)
+    log.let_go(second)
+    log.let_go(first)
+    log.let_go(first)  # it is over: nothing happens
+    assert not granted
     assert await proposed(log, ("incr", 0, b"k", 1, 0, None, 0)) == 1
 
 
