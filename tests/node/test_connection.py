@@ -187,7 +187,7 @@ async def test_a_late_answer_goes_to_nobody(setting: Setting) -> None:
         await engine.aexecute(*GET)
     setting.log.reads_wait = False
     await setting.log.answer(True)
-    setting.log.barriers[0].set_result(None)
+    setting.log.let_read(0, setting.store)
     setting.store.result = b"another"
     assert await engine.aexecute(*GET) == b"another"
     assert len(setting.server.connections) == 1
@@ -204,7 +204,7 @@ async def test_answers_for_a_client_that_has_gone_are_dropped(setting: Setting) 
     for served in list(setting.server.connections):
         served.abort()
     await until(lambda: len(setting.log.barriers) == 2)  # the read was asked again
-    setting.log.barriers[0].set_result(None)
+    setting.log.let_read(0, setting.store)
     setting.log.let_read(1, setting.store)
     assert await read == b"record"
     await until(lambda: len(setting.log.proposed) == 2)  # and the write, under the same sequence
