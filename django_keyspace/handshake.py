@@ -5,6 +5,8 @@ what the node says of itself: the node in its hello, the client in the frame aft
 words "node" and "client" in what is signed keep one proof from being sent back as the other. Nonces are never used twice,
 so an overheard proof is of no use. What follows the handshake is neither signed nor encrypted by this: that is what TLS is
 for.
+
+Nodes do the same among themselves, with words of their own (:func:`peer_proof`).
 """
 
 from __future__ import annotations
@@ -93,6 +95,21 @@ def node_proof(secret: bytes, client_nonce: bytes, node_nonce: bytes, node: str,
 def client_proof(secret: bytes, client_nonce: bytes, node_nonce: bytes, node: str, cluster: str | None) -> bytes:
     """What a client sends after the node's hello."""
     return _proof(secret, b"client", client_nonce, node_nonce, node, cluster)
+
+
+def peer_proof(
+    secret: bytes, role: str, nonces: tuple[bytes, bytes], nodes: tuple[str, str], cluster: str | None
+) -> bytes:
+    """What two nodes show each other when one connects to the other.
+
+    Arguments:
+        secret: what both know.
+        role: whose proof it is: ``dialler`` or ``acceptor``. Neither is the word of a client or of a node to a client.
+        nonces: that of the node that connects, then that of the node that it connects to.
+        nodes: their ids, in the same order.
+        cluster: the cluster of the node whose proof it is.
+    """
+    return _proof(secret, f"peer {role} {nodes[0]}".encode(), *nonces, nodes[1], cluster)
 
 
 def require_same(expected: bytes, proof: object, sentence: str) -> None:

@@ -317,20 +317,20 @@ class ClientHello:
     @classmethod
     def parse(cls, message: Any) -> ClientHello:
         """The hello in a decoded message; :class:`ProtocolError` if it is none, or too old."""
-        version, fields = _hello_parts(message)
+        version, fields = hello_parts(message)
         if version < PROTOCOL_VERSION_OLDEST:
             raise ProtocolError(
                 f"The client speaks protocol version {version}; this node speaks {PROTOCOL_VERSION_OLDEST} "
                 f"to {PROTOCOL_VERSION}. Update the client."
             )
-        role = _field(fields, "role", str)
+        role = hello_field(fields, "role", str)
         if role != "client":
             raise ProtocolError(f"This node does not know the role {role!r:.40}.")
         return cls(
             version,
-            _field(fields, "cluster", str, None),
-            _field(fields, "release", str, ""),
-            _field(fields, "nonce", bytes, None),
+            hello_field(fields, "cluster", str, None),
+            hello_field(fields, "release", str, ""),
+            hello_field(fields, "nonce", bytes, None),
         )
 
 
@@ -389,7 +389,7 @@ class NodeHello:
         refusal = connection_error(message)
         if refusal is not None:
             raise refusal
-        version, fields = _hello_parts(message)
+        version, fields = hello_parts(message)
         if not PROTOCOL_VERSION_OLDEST <= version <= PROTOCOL_VERSION:
             raise ProtocolError(
                 f"The node speaks protocol version {version}; this client speaks {PROTOCOL_VERSION_OLDEST} "
@@ -397,14 +397,14 @@ class NodeHello:
             )
         return cls(
             version,
-            node=_field(fields, "node", str),
-            cluster=_field(fields, "cluster", str, None),
+            node=hello_field(fields, "node", str),
+            cluster=hello_field(fields, "cluster", str, None),
             databases=_positive(fields, "databases"),
             value_bytes_max=_positive(fields, "value_bytes_max"),
             frame_bytes_max=_positive(fields, "frame_bytes_max"),
-            release=_field(fields, "release", str, ""),
-            nonce=_field(fields, "nonce", bytes, None),
-            proof=_field(fields, "proof", bytes, None),
+            release=hello_field(fields, "release", str, ""),
+            nonce=hello_field(fields, "nonce", bytes, None),
+            proof=hello_field(fields, "proof", bytes, None),
             log_ms=_positive(fields, "log_ms") if fields.get("log_ms") is not None else None,
         )
 
@@ -418,7 +418,8 @@ def connection_error(message: Any) -> KeyspaceError | None:
     return None
 
 
-def _hello_parts(message: Any) -> tuple[int, Mapping[Any, Any]]:
+def hello_parts(message: Any) -> tuple[int, Mapping[Any, Any]]:
+    """Version and fields of a hello. Raises :class:`ProtocolError` if it is none."""
     if not isinstance(message, tuple) or len(message) != 3 or message[0] != PROTOCOL_NAME:
         raise ProtocolError("The first frame is not a hello. Is the other side a keyspace node or client?")
     _, version, fields = message
@@ -430,7 +431,8 @@ def _hello_parts(message: Any) -> tuple[int, Mapping[Any, Any]]:
 _REQUIRED: Final = object()
 
 
-def _field(fields: Mapping[Any, Any], name: str, wanted: type, default: Any = _REQUIRED) -> Any:
+def hello_field(fields: Mapping[Any, Any], name: str, wanted: type, default: Any = _REQUIRED) -> Any:
+    """A field of a hello. Raises :class:`ProtocolError` if it is missing without a default, or of another type."""
     value = fields.get(name, default)
     if type(value) is not wanted and not (default is None and value is None):
         raise ProtocolError(f"The hello's field {name!r} is missing or not of the type {wanted.__name__}.")
@@ -438,7 +440,7 @@ def _field(fields: Mapping[Any, Any], name: str, wanted: type, default: Any = _R
 
 
 def _positive(fields: Mapping[Any, Any], name: str) -> int:
-    value: int = _field(fields, name, int)
+    value: int = hello_field(fields, name, int)
     if value < 1:
         raise ProtocolError(f"The hello's field {name!r} is {value}.")
     return value

@@ -1,10 +1,12 @@
 """The data folder of a node: whose it is, and that only one process uses it.
 
 ===============  ====================================================================================================
-``node.json``    the node's id, written once
+``node.json``    who the node is: see ``identity.py``
 ``node.lock``    locked (flock) by the process that serves the folder; says process, id and address
 ``node.sock``    the Unix socket of the running node
-``store/``       the store
+``store/``       the store of a node that runs alone
+``store-N/``     the store of a node of a cluster: see ``generations.py``
+``journal/``     its log                                 ``snapshots/``  its snapshots
 ===============  ====================================================================================================
 """
 
@@ -17,7 +19,9 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from django_keyspace.exceptions import ConfigurationError, ForeignStore, StorageError
+from django_keyspace.exceptions import ConfigurationError, ForeignStore, NoSpace, StorageError
+from django_keyspace.node.disk import HostDisk
+from django_keyspace.node.identity import IDENTITY_FILE, Identity, read_identity, write_identity
 
 try:
     import fcntl
@@ -27,11 +31,10 @@ except ImportError:  # Windows: see _lock
 
 logger = logging.getLogger("django_keyspace.node")
 
-FORMAT: Final = 1
-IDENTITY_FILE: Final = "node.json"
 LOCK_FILE: Final = "node.lock"
 SOCKET_FILE: Final = "node.sock"
 STORE_FOLDER: Final = "store"
+_OF_CLUSTERS: Final = ("journal", "snapshots", "generation.json")
 
 
 class DataFolder:
@@ -44,11 +47,17 @@ class DataFolder:
         ConfigurationError: another process serves it, or it belongs to another node.
         ForeignStore: its identity file is not ours, or of a newer release.
         StorageError: it cannot be made or written.
+
+    Attributes:
+        path: the folder.
+        disk: its files.
+        identity: who the node is.
     """
 
     def __init__(self, path: str, node_id: str) -> None:
         self.path = Path(path).absolute()
         self.node_id = node_id
+        self.disk = HostDisk(str(self.path))
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_file = open(self.path / LOCK_FILE, "a+b")  # noqa: SIM115 - held until release
@@ -58,7 +67,7 @@ class DataFolder:
             if not _lock(self._lock_file.fileno()):
                 raise ConfigurationError(self._held_sentence())
             self._say({"pid": os.getpid(), "node": node_id, "address": None})
-            self._check_identity()
+            self.identity = self._check_identity()
         except BaseException:
             self._lock_file.close()
             raise
@@ -72,6 +81,17 @@ class DataFolder:
     def socket_path(self) -> str:
         """Where the Unix socket is."""
         return str(self.path / SOCKET_FILE)
+
+    @property
+    def has_own_store(self) -> bool:
+        """Whether it holds the data of a node that ran alone."""
+        return self.disk.exists(STORE_FOLDER)
+
+    def become(self, identity: Identity) -> None:
+        """Write down, durably, who the node is from now on. Raises :class:`NoSpace` or :class:`DiskFailed`."""
+        if identity != self.identity:
+            write_identity(self.disk, identity)
+            self.identity = identity
 
     def announce(self, address: str) -> None:
         """Write the address on which the node listens into the lock file."""
@@ -101,39 +121,29 @@ class DataFolder:
         where = f" at {holder['address']}" if holder.get("address") else ""
         return f"The data folder {self.path} is in use by {who}{where}. Stop that node first, or use another folder."
 
-    def _check_identity(self) -> None:
-        file = self.path / IDENTITY_FILE
+    def _check_identity(self) -> Identity:
         try:
-            identity = json.loads(file.read_bytes())
-        except FileNotFoundError:
-            self._write_identity(file)
-            return
-        except (OSError, ValueError) as error:
-            raise ForeignStore(f"{file} cannot be read: {error}. Is {self.path} the data folder of a node?") from error
-        if not isinstance(identity, dict) or not isinstance(identity.get("node"), str):
-            raise ForeignStore(f"{file} is not the identity of a node. Use another data folder.")
-        if identity.get("format") != FORMAT:
-            raise ForeignStore(
-                f"{file} has format {identity.get('format')!r:.40}, and this release knows format {FORMAT}. "
-                "Use the release that made it, or a newer one."
-            )
-        if identity["node"] != self.node_id:
+            identity = read_identity(self.disk)
+        except ForeignStore as error:
+            raise ForeignStore(f"In {self.path}: {error}") from error
+        if identity is None:
+            left = [name for name in _OF_CLUSTERS if self.disk.exists(name)]
+            if left:
+                raise ForeignStore(
+                    f"{self.path} has {' and '.join(left)}, and no {IDENTITY_FILE}: nobody can tell whose promises these are. "
+                    "Restore the file; or move the folder away, and let the node join again with --join."
+                )
+            identity = Identity(self.node_id)
+            try:
+                write_identity(self.disk, identity)
+            except NoSpace as error:
+                raise StorageError(str(error)) from error
+        if identity.node != self.node_id:
             raise ConfigurationError(
-                f"The data folder {self.path} belongs to node {identity['node']!r:.80}, not to {self.node_id!r}. "
+                f"The data folder {self.path} belongs to node {identity.node!r:.80}, not to {self.node_id!r}. "
                 "Start it with that id, or use another folder."
             )
-
-    def _write_identity(self, file: Path) -> None:
-        text = json.dumps({"format": FORMAT, "node": self.node_id}) + "\n"
-        temporary = file.with_suffix(".new")
-        try:
-            with open(temporary, "w", encoding="utf-8") as out:
-                out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(temporary, file)
-        except OSError as error:
-            raise StorageError(f"{file} cannot be written: {error.strerror or error}.") from error
+        return identity
 
 
 def _lock(descriptor: int) -> bool:

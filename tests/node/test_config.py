@@ -157,7 +157,7 @@ def test_folder_in_use_names_its_holder(tmp_path: Path) -> None:
         ("rubbish", "Is .* the data folder of a node"),
         ("[]", "not the identity"),
         ('{"format": 1}', "not the identity"),
-        ('{"format": 2, "node": "n1"}', "format 2"),
+        ('{"format": 3, "node": "n1"}', "format 3"),
     ],
 )
 def test_folder_with_an_identity_that_is_not_ours(tmp_path: Path, text: str, words: str) -> None:
