@@ -69,14 +69,7 @@ class Generations:
         Arguments:
             boot_id: this boot of the machine; ``store.folder.boot_id()``.
         """
-        name = f"{self.folder}/{STATE_FILE}"
-        if not self.number or not self._disk.exists(name):
-            return False
-        try:
-            state = json.loads(read_file(self._disk, name))
-            return bool(state["clean"] or (boot_id and state["boot_id"] == boot_id)) and bool(state["made"])
-        except (ValueError, TypeError, KeyError):
-            return False
+        return bool(self.number) and is_trustworthy(self._disk, self.folder, boot_id)
 
     def begin(self) -> None:
         """Begin with an empty folder: a new node's, or of one that has its whole log and no snapshot."""
@@ -159,6 +152,24 @@ class Generations:
             f"{POINTER_FILE} of the node's folder has format {pointer['format']!r:.40}, and this release knows {FORMAT}. It was "
             "not touched. Use the release that made it, or a newer one."
         )
+
+
+def is_trustworthy(disk: Disk, folder: str, boot_id: str) -> bool:
+    """Whether the store in a folder holds what was written to it: it was closed well, or the machine has stayed up.
+
+    Arguments:
+        disk: the node's disk.
+        folder: the store's folder there.
+        boot_id: this boot of the machine.
+    """
+    name = f"{folder}/{STATE_FILE}"
+    if not disk.exists(name):
+        return False
+    try:
+        state = json.loads(read_file(disk, name))
+        return bool(state["clean"] or (boot_id and state["boot_id"] == boot_id)) and bool(state["made"])
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def snapshot_to_start_from(snapshots: SnapshotStore, first_index: int, remedy: str) -> Snapshot | None:

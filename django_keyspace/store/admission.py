@@ -17,10 +17,14 @@ from django_keyspace.store import eviction
 from django_keyspace.store.apply import apply
 
 if TYPE_CHECKING:
+    from random import Random
+
     from django_keyspace.store.context import WriteContext
     from django_keyspace.store.options import Counters, StoreOptions
 
 _VALUE, _PAYLOAD = itemgetter(1), itemgetter(2)
+PLAN_HOLDS_MS: Final = 5_000
+"""An eviction that a leader has planned and that did not come back from the log for so long is forgotten."""
 _ROUNDS_MAX: Final = 256
 _ROUNDS_AT_A_TIME: Final = 1
 """A write evicts so many rounds of some hundred records, a few milliseconds' work, unless it is far above the limit."""
@@ -44,6 +48,8 @@ class Admission:
         self._limit = options.max_bytes
         self._tolerance = options.max_bytes >> 5
         self._is_full = False
+        self._planned: dict[eviction.Address, int] = {}
+        self._planned_ms = 0
         self._path = path
         self._counters = counters
 
@@ -56,23 +62,61 @@ class Admission:
         Returns:
             None, or the error for each growing operation: there is no room, and nothing may be evicted.
         """
+        used, incoming, is_short = self._weigh(context, calls)
+        if not is_short:
+            return None
+        has_more = False
+        if incoming < self._limit:  # what can never fit must not push anything out
+            used, has_more = self._evict(context, used, incoming)
+        return self._judge(used, incoming, has_more)
+
+    def plan(
+        self, context: WriteContext, calls: Sequence[Call], generator: Random
+    ) -> tuple[list[eviction.Address], NoSpace | None]:
+        """What :meth:`admit` would do, by a transaction that only reads: for the leader of a log, who has it logged.
+
+        How much an eviction frees is estimated from the records' sizes. What was planned counts as done for
+        :data:`PLAN_HOLDS_MS` by the log clock, since it takes its time until the log has brought it here, if it ever does.
+
+        Arguments:
+            context: a transaction that sees what was applied so far, at the log time of the operations.
+            calls: the operations.
+            generator: draws the samples.
+        Returns:
+            The addresses for an ``evict`` before the operations, and as :meth:`admit`.
+        """
+        used, incoming, is_short = self._weigh(context, calls)
+        if not is_short:
+            return [], None
+        now_ms = context.log_time_ms
+        if not self._planned_ms <= now_ms < self._planned_ms + PLAN_HOLDS_MS:
+            self._planned = {}
+        # Those that have gone are in the fill already.
+        self._planned = {address: size for address, size in self._planned.items() if _is_there(context, address)}
+        used -= sum(self._planned.values())
+        chosen: dict[eviction.Address, int] = {}
+        has_more = False
+        if self._limit < used + incoming and incoming < self._limit:
+            chosen, has_more = self._choose(context, used, incoming, generator)
+            self._planned_ms = now_ms
+        return list(chosen), self._judge(used - sum(chosen.values()), incoming, has_more)
+
+    def _weigh(self, context: WriteContext, calls: Sequence[Call]) -> tuple[int, int, bool]:
+        """``(used, incoming, is_short)``: bytes, and whether there is too little room for operations that grow."""
         incoming = 0
         for call in calls:
             incoming += len(call[3][2]) if call[0] == "set" else incoming_bytes(call)
         if not self._is_full and self.unchecked_bytes + incoming < self._unchecked_bytes_max:
-            return None
+            return 0, incoming, False
         self.unchecked_bytes = 0
         used = context.store.used_bytes(context.txn)
         self._is_full = used + incoming > self._limit
-        if not self._is_full or not any(grows(call) for call in calls):
-            return None
-        most = self._limit
-        if incoming < self._limit:  # what can never fit must not push anything out
-            used, has_more = self._evict(context, used, incoming)
-            if has_more:
-                most += self._tolerance  # the next write goes on evicting
+        return used, incoming, self._is_full and any(grows(call) for call in calls)
+
+    def _judge(self, used: int, incoming: int, has_more: bool) -> NoSpace | None:
+        """The answer to growing operations, after what was evicted; if there is more of that, the next write goes on with it."""
         self._is_full = used + incoming > self._limit
-        if used + incoming <= most:
+        if used + incoming <= self._limit + (self._tolerance if has_more else 0):
             return None
         self._counters.no_space += 1
         return NoSpace(
@@ -80,6 +124,27 @@ class Admission:
             f"max_bytes is {self._limit:,}. Nothing more may be evicted. Nothing was written. Delete records, or raise "
             "max_bytes."
         )
+
+    def _choose(
+        self, context: WriteContext, used: int, incoming: int, generator: Random
+    ) -> tuple[dict[eviction.Address, int], bool]:
+        """Choose what to evict, in rounds as :meth:`_evict` does them; and whether there is more."""
+        target = self._limit - self._tolerance
+        chosen: dict[eviction.Address, int] = {}
+        for round_number in range(1, _ROUNDS_MAX + 1):
+            more = eviction.choose(context, used + incoming - target, generator, self._planned)
+            if not more:
+                return chosen, False
+            chosen |= more
+            self._planned |= more
+            used -= sum(more.values())
+            if used + incoming <= self._enough(round_number):
+                break
+        return chosen, True
+
+    def _enough(self, round_number: int) -> int:
+        """The fill at which so many rounds of eviction may end."""
+        return self._limit + (-self._tolerance if round_number < _ROUNDS_AT_A_TIME else self._tolerance)
 
     def _evict(self, context: WriteContext, used: int, incoming: int) -> tuple[int, bool]:
         """Evict until a little below the limit; or only for some rounds, if the next writes can go on with it.
@@ -89,14 +154,18 @@ class Admission:
         """
         target = self._limit - self._tolerance
         for round_number in range(1, _ROUNDS_MAX + 1):
-            addresses = eviction.choose(context, used + incoming - target)
+            addresses = list(eviction.choose(context, used + incoming - target))
             if not addresses:
                 return used, False
             self._counters.evicted += int(apply(context, ("evict", addresses)))
             used = context.store.used_bytes(context.txn)
-            if used + incoming <= (target if round_number < _ROUNDS_AT_A_TIME else self._limit + self._tolerance):
+            if used + incoming <= self._enough(round_number):
                 break
         return used, True
+
+
+def _is_there(context: WriteContext, address: eviction.Address) -> bool:
+    return context.find(*address)[0] is not None
 
 
 def grows(call: Call) -> bool:

@@ -108,6 +108,13 @@ def settle(context: WriteContext, entry: bytes, bucket: int, database: int, key:
     return None
 
 
+def is_sweep_due(context: WriteContext) -> bool:
+    """Whether the index begins with an entry whose whole bucket is over, or a name's deadline is. Only looks."""
+    if next(overlay.fired(context), None) is not None:
+        return True
+    return next(due_entries(context, bucket_of(context.log_time_ms) - 1), None) is not None
+
+
 def sweep(context: WriteContext, records: int) -> tuple[int, bool]:
     """Delete expired records and names' deadlines that are over, at most ``records`` entries' worth.
 

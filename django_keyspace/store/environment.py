@@ -144,7 +144,8 @@ class Environment:
         with self.lmdb.begin(write=True) as txn:
             for name in (*_INDEXES, *self._database_names().values()):
                 self.lmdb.open_db(name, txn=txn)
-            log_ms, boot_ms = clock.next_log_time(0, 0)
+            # The clock of a replicated store is its log's, which begins before the first entry.
+            log_ms, boot_ms = (0, 0) if self.options.replicated else clock.next_log_time(0, 0)
             self.write_meta(txn, Meta(_META_FORMAT, META_CLEAN, 0, log_ms, boot_ms))
         self.lmdb.sync(True)
 
@@ -261,10 +262,12 @@ class Environment:
         """The size that a full map should grow to.
 
         Raises:
-            NoSpace: the soft limit does not ask for more, or the disk has no room.
+            NoSpace: the soft limit does not ask for more, or the disk has no room. What the log of a cluster holds has to be
+                done, so there only the disk limits it.
         """
         current = self.lmdb.info()["map_size"]
-        if current * SOFT_LIMIT_SHARE >= self.options.max_bytes + 2 * self.options.value_bytes_max:
+        enough = current * SOFT_LIMIT_SHARE >= self.options.max_bytes + 2 * self.options.value_bytes_max
+        if enough and not self.options.replicated:
             raise NoSpace(
                 f"The store {self.folder.path} has filled its map of {current:,} bytes. Nothing was written. Delete records, "
                 "or raise max_bytes."

@@ -77,11 +77,17 @@ def _darwin_boot_id() -> str:
 
 
 class Folder:
-    """One store's folder. Methods that change something expect that the caller holds the lock file's lock."""
+    """One store's folder. Methods that change something expect that the caller holds the lock file's lock.
 
-    def __init__(self, path: str) -> None:
+    Arguments:
+        path: the folder, absolute.
+        boot: this boot of the machine; default: what :func:`boot_id` says.
+    """
+
+    def __init__(self, path: str, boot: str | None = None) -> None:
         self.path = path
         self.state = FolderState()
+        self._boot = boot
 
     def file(self, name: str) -> str:
         """The path of a file of this folder."""
@@ -121,7 +127,7 @@ class Folder:
         has_data = os.path.exists(self.file(DATA_FILE))
         state = self._read_state(has_data)
         if state is None:
-            self.state = FolderState(store_id=uuid.uuid4().hex, boot_id=boot_id(), made=False)
+            self.state = FolderState(store_id=uuid.uuid4().hex, boot_id=self._boot_now(), made=False)
             self.save()
             return True
         self.state = state
@@ -134,7 +140,7 @@ class Folder:
         if not has_data:
             # Somebody deleted it, perhaps beneath living processes. Two data files must not share one of LMDB's lock files.
             self._remove_data()
-        now = boot_id()
+        now = self._boot_now()
         if state.boot_id == now:
             return not has_data
         if has_data and not state.clean:
@@ -155,6 +161,9 @@ class Folder:
         self.state.clean = True
         self.save()
         return not has_data
+
+    def _boot_now(self) -> str:
+        return boot_id() if self._boot is None else self._boot
 
     def set_aside(self, reason: str) -> None:
         """A damaged data file: move it out of the way, so that a cache can start empty.
@@ -187,9 +196,9 @@ class Folder:
         """Say that all writes are synced. The caller has synced them and no write came since."""
         self._change(clean=True)
 
-    def mark_made(self) -> None:
-        """Say that the data file is complete."""
-        self._change(made=True)
+    def mark_made(self, *, keeps_records: bool) -> None:
+        """Say that the data file is complete, and whether it must not be dropped from now on."""
+        self._change(made=True, keeps_records=keeps_records or self.state.keeps_records)
 
     def mark_keeps_records(self) -> None:
         """Say, durably, that the store holds records that must not be dropped."""

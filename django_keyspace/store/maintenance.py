@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django_keyspace.store")
 
 TICK_S: Final = 1.0
-_SWEEP_RECORDS: Final = 500
+SWEEP_RECORDS: Final = 500
 _SWEEPS_PER_TICK_MAX: Final = 20
 _READER_CHECK_S: Final = 60.0
 _IDLE_TICKS_UNTIL_CLEAN: Final = 3
 _SESSIONS_CHECK_S: Final = 30.0
-_SESSIONS_AT_A_TIME: Final = 500
+SESSIONS_AT_A_TIME: Final = 500
 
 
 class Maintenance:
@@ -79,10 +79,23 @@ class Maintenance:
                 logger.exception("Upkeep of %s failed.", self._store.path)
 
     def tick(self) -> None:
-        """One second's upkeep."""
+        """One second's upkeep. What would change a replicated store is its log's business."""
         store = self._store
-        if store.reopen_if_replaced():
-            return
+        if not store.options.replicated:
+            if store.reopen_if_replaced():
+                return
+            self._keep_durable()
+            self._sweep()
+            if monotonic() >= self._next_sessions_check:
+                self._next_sessions_check = monotonic() + _SESSIONS_CHECK_S
+                self.expire_sessions()
+        if monotonic() >= self._next_reader_check:
+            self._next_reader_check = monotonic() + _READER_CHECK_S
+            store.check_readers()
+
+    def _keep_durable(self) -> None:
+        """Sync, if the option says so, and note a while without writes."""
+        store = self._store
         commits = store.counters.commits
         written, self._seen_commits = commits != self._seen_commits, commits
         self._unsynced |= written
@@ -94,18 +107,11 @@ class Maintenance:
         if not self._is_clean and self._idle_ticks >= _IDLE_TICKS_UNTIL_CLEAN:
             self._is_clean = True
             store.mark_clean()
-        self._sweep()
-        if monotonic() >= self._next_sessions_check:
-            self._next_sessions_check = monotonic() + _SESSIONS_CHECK_S
-            self.expire_sessions()
-        if monotonic() >= self._next_reader_check:
-            self._next_reader_check = monotonic() + _READER_CHECK_S
-            store.check_readers()
 
     def expire_sessions(self) -> None:
         """Delete clients' sessions that have ended, in transactions of a bounded size."""
         for _ in range(_SWEEPS_PER_TICK_MAX):
-            ended = self._store.due_sessions(_SESSIONS_AT_A_TIME)
+            ended = self._store.due_sessions(SESSIONS_AT_A_TIME)
             if self._stopped.is_set() or not ended or not self._store.write("expire_sessions", ended):
                 return
 
@@ -113,7 +119,7 @@ class Maintenance:
         for _ in range(_SWEEPS_PER_TICK_MAX):
             if self._stopped.is_set() or not self._store.sweep_is_due():
                 return
-            deleted, more = self._store.write("sweep", _SWEEP_RECORDS)
+            deleted, more = self._store.write("sweep", SWEEP_RECORDS)
             self._store.counters.expired += deleted
             if not more:
                 return

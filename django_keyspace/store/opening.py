@@ -13,8 +13,9 @@ import contextlib
 import logging
 import os
 import threading
+from collections.abc import Callable
 from threading import get_ident
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import lmdb
 
@@ -30,6 +31,9 @@ from django_keyspace.store.options import Counters, StoreOptions
 logger = logging.getLogger("django_keyspace.store")
 
 _QUIET_WAIT_S: Final = 5.0
+ATTEMPTS_MAX: Final = 40
+"""How often something is done again after trouble that passes, before it is given up."""
+T = TypeVar("T")
 
 
 class OpenableStore:
@@ -42,6 +46,9 @@ class OpenableStore:
     Nothing is opened until :meth:`_opened` is called.
     """
 
+    boot: str | None = None
+    """This boot of the machine, where the host is not to be asked."""
+
     def __init__(self, path: str, options: StoreOptions) -> None:
         self.path = path
         self.options = options
@@ -52,7 +59,7 @@ class OpenableStore:
 
     def _reset(self) -> None:
         """The state of a process that has not opened the store: a new one, or a forked child."""
-        self.folder = Folder(self.path)
+        self.folder = Folder(self.path, self.boot)
         self.gate = TransactionGate()
         self._active = self.gate.active
         self._opening = threading.RLock()
@@ -128,7 +135,7 @@ class OpenableStore:
             raise explain(error, self.path) from error
         try:
             if not self.folder.state.made:
-                self.folder.mark_made()
+                self.folder.mark_made(keeps_records=self.options.replicated)
             with environment.begin() as txn:
                 self._floor_ms = environment.read_meta(txn).log_ms
         except BaseException:
@@ -204,6 +211,30 @@ class OpenableStore:
             raise explain(error, self.path) from error
         finally:
             self.gate.leave()
+
+    def look(self, what: str, do: Callable[[Any, Environment], T]) -> T:
+        """Do something in a read transaction, and again after trouble that passes.
+
+        Arguments:
+            what: its name, for those who wait for its end.
+            do: takes the transaction and its environment; short, and without effects.
+        Raises:
+            StorageError: the store cannot be opened or read.
+        """
+        for _ in range(ATTEMPTS_MAX):
+            environment = self._opened()
+            self.gate.enter(what)
+            try:
+                if environment is not self._environment:
+                    continue
+                with environment.begin() as txn:
+                    return do(txn, environment)
+            except lmdb.Error as error:
+                self.gate.leave()
+                self._recover(error)
+            finally:
+                self.gate.leave()
+        raise StorageError(f"The store {self.path} could not be read in {ATTEMPTS_MAX} attempts. See the log for why.")
 
     def check_readers(self) -> int:
         """Free the reader slots of processes that have died. The number of them."""

@@ -28,6 +28,7 @@ class StoreOptions:
         value_bytes_max: largest payload of one value, in bytes.
         lock_wait_ms: how long a write waits for the writer lock at most, unless its caller says otherwise. The one option
             in which aliases may differ.
+        replicated: whether the log of a cluster orders the writes: see ``store/replica.py``.
     """
 
     durability: str = "interval"
@@ -36,6 +37,7 @@ class StoreOptions:
     map_bytes: int = MAP_BYTES_DEFAULT
     value_bytes_max: int = VALUE_BYTES_MAX_DEFAULT
     lock_wait_ms: int = field(default=5000, compare=False)
+    replicated: bool = False
 
     def __post_init__(self) -> None:
         if self.durability not in DURABILITIES:

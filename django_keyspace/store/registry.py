@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 import warnings
+from collections.abc import Callable
 
 from django_keyspace.exceptions import ConfigurationError
 from django_keyspace.store.options import StoreOptions
@@ -20,12 +21,17 @@ _lock = threading.RLock()
 _quiet: dict[str, bool] = {}
 
 
-def open_store(path: str | os.PathLike[str], options: StoreOptions | None = None) -> Store:
+def open_store(
+    path: str | os.PathLike[str],
+    options: StoreOptions | None = None,
+    make: Callable[[str, StoreOptions], Store] = Store,
+) -> Store:
     """The process's store of a folder. Nothing is opened on the disk until its first operation.
 
     Arguments:
         path: the folder; it need not exist.
         options: how to open it. None: as this process uses it already, otherwise with default options.
+        make: makes the object if there is none yet.
     Returns:
         Always the same object for the same folder.
     Raises:
@@ -35,7 +41,7 @@ def open_store(path: str | os.PathLike[str], options: StoreOptions | None = None
     with _lock:
         store = _stores.get(real_path)
         if store is None:
-            store = _stores[real_path] = Store(real_path, options or StoreOptions())
+            store = _stores[real_path] = make(real_path, options or StoreOptions())
         elif options is not None and store.options != options:
             raise ConfigurationError(
                 f"Two aliases use the folder {real_path} with different options: {store.options} and {options}. "

@@ -183,7 +183,7 @@ def kept_answer(txn: Any, environment: Any, session_id: bytes, sequence: int) ->
 
 def flush(context: WriteContext) -> None:
     """Put the sessions that a transaction has used, just before it is committed."""
-    for session_id in context.used_sessions:
+    for session_id in sorted(context.used_sessions):  # in an order that is the same everywhere
         context.txn.put(session_id, context.sessions[session_id].pack(), db=context.store.sessions)
 
 

@@ -23,7 +23,7 @@ import lmdb
 
 from django_keyspace.exceptions import KeyspaceError, StorageError
 from django_keyspace.operations import Call
-from django_keyspace.store import clock, deadlines, overlay, sessions
+from django_keyspace.store import clock, deadlines, sessions
 from django_keyspace.store.admission import Admission, grows
 from django_keyspace.store.apply import apply
 from django_keyspace.store.context import WriteContext
@@ -40,7 +40,7 @@ from django_keyspace.store.environment import (
 from django_keyspace.store.gate import TransactionGate
 from django_keyspace.store.lock import LockClosed, WriterLock
 from django_keyspace.store.maintenance import Maintenance
-from django_keyspace.store.opening import OpenableStore
+from django_keyspace.store.opening import ATTEMPTS_MAX, OpenableStore
 from django_keyspace.store.options import StoreOptions
 from django_keyspace.store.queries import READS
 from django_keyspace.store.writer import Done, WriterThread
@@ -48,7 +48,6 @@ from django_keyspace.store.writer import Done, WriterThread
 logger = logging.getLogger("django_keyspace.store")
 
 _LOOK_INTERVAL_MS: Final = 2000
-_ATTEMPTS_MAX: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,25 +140,16 @@ class Store(OpenableStore):
 
     def _read_slowly(self, name: str, arguments: Sequence[Any]) -> Any:
         """Read when the store is not open yet, the gate was shut, or the first attempt failed."""
-        for _ in range(_ATTEMPTS_MAX):
-            environment = self._opened()
-            self.gate.enter(name)
-            try:
-                if environment is not self._environment:
-                    continue
-                with environment.begin() as txn:
-                    return READS[name](txn, environment, max(clock.wall_ms(), self._log_now(txn)), *arguments)
-            except lmdb.Error as error:
-                self.gate.leave()
-                self._recover(error)
-            finally:
-                self.gate.leave()
-        raise StorageError(f"The store {self.path} could not be read in {_ATTEMPTS_MAX} attempts. See the log for why.")
+        return self.look(name, lambda txn, environment: READS[name](txn, environment, self._now(txn), *arguments))
 
     def _look_at_file(self, now_ms: int) -> None:
         self._look_at_ms = now_ms + _LOOK_INTERVAL_MS
         if self._pid == os.getpid():
             self.reopen_if_replaced()
+
+    def _now(self, txn: Any) -> int:
+        """The time by which a reading transaction hides what has expired."""
+        return max(clock.wall_ms(), self._log_now(txn))
 
     def _log_now(self, txn: Any) -> int:
         """The log clock, when the wall clock is behind what this process has seen of it."""
@@ -205,7 +195,7 @@ class Store(OpenableStore):
         """
         if wait_s is None:
             wait_s = self._lock_wait_s
-        for _ in range(_ATTEMPTS_MAX):
+        for _ in range(ATTEMPTS_MAX):
             environment = self._environment if self._pid == os.getpid() else self._opened()
             lock = self._lock
             if lock is None or environment is None:
@@ -229,7 +219,7 @@ class Store(OpenableStore):
                 active.pop(ident, None)
                 lock.release()
         raise StorageError(
-            f"The store {self.path} could not be written in {_ATTEMPTS_MAX} attempts. See the log for why."
+            f"The store {self.path} could not be written in {ATTEMPTS_MAX} attempts. See the log for why."
         )
 
     def submit(self, calls: Sequence[Call], done: Done) -> None:
@@ -271,31 +261,41 @@ class Store(OpenableStore):
             if not context.changed:
                 txn.abort()
                 return results
-            if context.used_sessions:
-                sessions.flush(context)
-            if context.kept:
-                self._note_kept_records(context)
-            if flags & META_CLEAN and not self._syncs_commits:
-                self.folder.mark_dirty()
-                flags ^= META_CLEAN
-            if context.has_overlay is not bool(flags & META_OVERLAY):
-                flags ^= META_OVERLAY
-            meta = (version, flags, revision + 1, log_ms, boot_ms)
-            txn.put(META_KEY, pack_meta(*meta))
-            txn.commit()
+            self._commit(context, txn_id, version, flags, boot_ms)
         except BaseException:
             txn.abort()
             self._sessions = {}
             raise
-        self._last_commit = txn_id + 1, meta
-        self._sessions = sessions.remembered(context)
-        self._floor_ms = log_ms
-        self._admission.unchecked_bytes += context.written_bytes
         self.counters.writes += len(calls)
-        self.counters.commits += 1
         if not self._maintenance.is_running:
             self._maintenance.start()
         return results
+
+    def _commit(self, context: WriteContext, txn_id: int, version: int, flags: int, boot_ms: int) -> None:
+        """Put what stands for a transaction as a whole, commit it, and remember it.
+
+        Arguments:
+            context: the transaction, at the revision and the log time that the store has after it.
+            txn_id: its number.
+            version, flags, boot_ms: of the meta record: format, flags before it, and the host's monotonic clock.
+        """
+        if context.used_sessions:
+            sessions.flush(context)
+        if context.kept:
+            self._note_kept_records(context)
+        if flags & META_CLEAN and not self._syncs_commits:
+            self.folder.mark_dirty()
+            flags ^= META_CLEAN
+        if context.has_overlay is not bool(flags & META_OVERLAY):
+            flags ^= META_OVERLAY
+        meta = (version, flags, context.revision, context.log_time_ms, boot_ms)
+        context.txn.put(META_KEY, pack_meta(*meta))
+        context.txn.commit()
+        self._last_commit = txn_id + 1, meta
+        self._sessions = sessions.remembered(context)
+        self._floor_ms = context.log_time_ms
+        self._admission.unchecked_bytes += context.written_bytes
+        self.counters.commits += 1
 
     def _note_kept_records(self, context: WriteContext) -> None:
         """Before a commit: the state file must know that the store holds records which must not be dropped."""
@@ -313,7 +313,7 @@ class Store(OpenableStore):
         Raises:
             StorageError: the store cannot be opened or read.
         """
-        for _ in range(_ATTEMPTS_MAX):
+        for _ in range(ATTEMPTS_MAX):
             environment = self._opened()
             self.gate.enter("script")
             try:
@@ -325,13 +325,13 @@ class Store(OpenableStore):
                     self._recover(error)
                     continue
                 try:
-                    yield Snapshot(txn, environment, max(clock.wall_ms(), self._log_now(txn)), self.gate)
+                    yield Snapshot(txn, environment, self._now(txn), self.gate)
                     return
                 finally:
                     txn.abort()
             finally:
                 self.gate.leave()
-        raise StorageError(f"The store {self.path} could not be read in {_ATTEMPTS_MAX} attempts. See the log for why.")
+        raise StorageError(f"The store {self.path} could not be read in {ATTEMPTS_MAX} attempts. See the log for why.")
 
     @contextlib.contextmanager
     def exclusive(self, wait_s: float) -> Iterator[Callable[[Sequence[Call]], list[Any]]]:
@@ -343,7 +343,7 @@ class Store(OpenableStore):
         Raises:
             LockTimeout, StorageError: it could not be had.
         """
-        for _ in range(_ATTEMPTS_MAX):
+        for _ in range(ATTEMPTS_MAX):
             self._opened()
             lock = self._lock
             if lock is None:
@@ -358,12 +358,12 @@ class Store(OpenableStore):
             finally:
                 lock.release()
         raise StorageError(
-            f"The store {self.path} could not be locked in {_ATTEMPTS_MAX} attempts. See the log for why."
+            f"The store {self.path} could not be locked in {ATTEMPTS_MAX} attempts. See the log for why."
         )
 
     def _write_held(self, lock: WriterLock, calls: Sequence[Call]) -> list[Any]:
         """Do operations in one transaction, while this thread holds the writer lock."""
-        for _ in range(_ATTEMPTS_MAX):
+        for _ in range(ATTEMPTS_MAX):
             environment = self._environment
             if environment is None or lock is not self._lock:
                 raise StorageError(
@@ -378,7 +378,7 @@ class Store(OpenableStore):
             finally:
                 self.gate.leave()
         raise StorageError(
-            f"The store {self.path} could not be written in {_ATTEMPTS_MAX} attempts. See the log for why."
+            f"The store {self.path} could not be written in {ATTEMPTS_MAX} attempts. See the log for why."
         )
 
     # ------------------------------------------------------------------------------------------------ upkeep
@@ -433,27 +433,12 @@ class Store(OpenableStore):
                 contextlib.suppress(lmdb.BadTxnError),
                 environment.begin() as txn,
             ):  # see _recover; there is a next tick
-                context = WriteContext(txn, environment, max(clock.wall_ms(), self._log_now(txn)), 0)
-                due = deadlines.bucket_of(context.log_time_ms) - 1
-                fired = next(overlay.fired(context), None) is not None
-                return fired or next(deadlines.due_entries(context, due), None) is not None
+                return deadlines.is_sweep_due(WriteContext(txn, environment, self._now(txn), 0))
             return False
 
     def log_time_ms(self) -> int:
         """The log clock now, as a reader sees it, in milliseconds. Raises StorageError."""
-        for _ in range(_ATTEMPTS_MAX):
-            environment = self._opened()
-            self.gate.enter("clock")
-            try:
-                if environment is not self._environment:
-                    continue
-                with environment.begin() as txn:
-                    return max(clock.wall_ms(), self._log_now(txn))
-            except lmdb.BadTxnError:  # see _recover; the next transaction is a new one
-                continue
-            finally:
-                self.gate.leave()
-        raise StorageError(f"The store {self.path} could not be read in {_ATTEMPTS_MAX} attempts. See the log for why.")
+        return self.look("clock", lambda txn, _: self._now(txn))
 
     def due_sessions(self, most: int) -> list[bytes]:
         """Ids of clients' sessions that have ended, at most so many. Writes nothing."""
@@ -464,7 +449,7 @@ class Store(OpenableStore):
                 contextlib.suppress(lmdb.BadTxnError),
                 environment.begin() as txn,
             ):  # see _recover; there is a next time
-                return sessions.due(txn, environment, max(clock.wall_ms(), self._log_now(txn)), most)
+                return sessions.due(txn, environment, self._now(txn), most)
             return []
 
     def shutdown(self) -> None:

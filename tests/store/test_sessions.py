@@ -212,7 +212,7 @@ def test_sessions_end_by_log_time(store: Store, clocks: Clocks) -> None:
 
 
 def test_upkeep_ends_sessions_in_bounded_steps(store: Store, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_keyspace.store.maintenance._SESSIONS_AT_A_TIME", 2)
+    monkeypatch.setattr("django_keyspace.store.maintenance.SESSIONS_AT_A_TIME", 2)
     monkeypatch.setattr("django_keyspace.store.maintenance._SWEEPS_PER_TICK_MAX", 2)
     for number in range(5):
         once(store, session_id(store, number), 1)
