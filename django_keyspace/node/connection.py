@@ -20,6 +20,7 @@ from django_keyspace.node.log import ReplicatedLog, View
 from django_keyspace.node.metrics import Metrics
 from django_keyspace.node.scripts import ScriptService
 from django_keyspace.operations import RUNS, WRITES, Limits, check_call
+from django_keyspace.ordinary import is_ordinary
 from django_keyspace.wire import (
     CONNECTION_ID,
     HELLO_BYTES_MAX,
@@ -149,13 +150,17 @@ class ClientConnection(asyncio.Protocol):
         if len(bodies) == 1 and not self._backlog and self._may_serve():
             # What nearly always comes.
             try:
-                self._serve(bodies[0])
+                frame = self._serve(bodies[0])
             except KeyspaceError as error:
                 self.leave(error)
                 return
-            if self._output:
+            if frame is not None:
+                if self._transport is not None:
+                    self._transport.write(frame)
+                return
+            if self._output:  # a read that did not have to wait after all
                 self.flush()
-            elif self._in_flight:
+            if not self._may_serve():
                 self._throttle()
         elif bodies:
             self._backlog.extend(bodies)
@@ -188,9 +193,11 @@ class ClientConnection(asyncio.Protocol):
         backlog = self._backlog
         try:
             while backlog and self._may_serve():
-                self._serve(backlog.popleft())
-                if self._output_bytes >= OUTPUT_FLUSH_BYTES:
-                    self.flush()
+                frame = self._serve(backlog.popleft())
+                if frame is not None:
+                    self._put(frame)
+                    if self._output_bytes >= OUTPUT_FLUSH_BYTES:
+                        self.flush()
         except KeyspaceError as error:
             self.leave(error)
             return
@@ -218,8 +225,14 @@ class ClientConnection(asyncio.Protocol):
             else:
                 transport.resume_reading()
 
-    def _serve(self, body: bytes) -> None:
-        """Serve one frame. Raises KeyspaceError if the connection cannot go on."""
+    def _serve(self, body: bytes) -> bytes | None:
+        """Serve one frame.
+
+        Returns:
+            The frame with the answer; None if that comes later.
+        Raises:
+            KeyspaceError: the connection cannot go on.
+        """
         message = self._decode(body)
         if type(message) is not tuple or len(message) < 2:
             raise ProtocolError("A request is [id, operation, arguments...].")
@@ -228,7 +241,8 @@ class ClientConnection(asyncio.Protocol):
             raise ProtocolError("A request's id is an integer from 1 up.")
         call = message[1:]
         try:
-            check_call(call, self._limits)
+            if not is_ordinary(call, self._limits):
+                check_call(call, self._limits)
             name = call[0]
             if name == "once":
                 name = call[5][0]
@@ -238,21 +252,21 @@ class ClientConnection(asyncio.Protocol):
                 self._service.log.propose((call,), size_bytes, partial(self._written, request_id, size_bytes))
                 self._in_flight += 1
                 self._in_flight_bytes += size_bytes
-                return
+                return None
             if name in RUNS and self._service.scripts is not None:
                 self._service.scripts.submit(call, partial(self._ran, request_id, len(body)))
                 self._in_flight += 1
                 self._in_flight_bytes += len(body)
-                return
+                return None
             if self._reads is None:
-                self._answer(request_id, OK, self._read(*call))
-            else:
-                self._in_flight += 1
-                self._reads.read("safe", partial(self._readable, request_id, call))
+                return self._answer(request_id, OK, self._read(*call))
+            self._in_flight += 1
+            self._reads.read("safe", partial(self._readable, request_id, call))
+            return None
         except KeyspaceError as error:
-            self._answer(request_id, error.code, str(error))
+            return self._answer(request_id, error.code, str(error))
         except Exception:
-            self._answer_fault(request_id, str(call[0]))
+            return self._answer_fault(request_id, str(call[0]))
 
     def _readable(self, request_id: int, call: tuple[Any, ...], view: View | KeyspaceError) -> None:
         """A read may be answered now, or not at all."""
@@ -260,11 +274,12 @@ class ClientConnection(asyncio.Protocol):
         try:
             if isinstance(view, KeyspaceError):
                 raise view
-            self._answer(request_id, OK, view.read(*call))
+            frame = self._answer(request_id, OK, view.read(*call))
         except KeyspaceError as error:
-            self._answer(request_id, error.code, str(error))
+            frame = self._answer(request_id, error.code, str(error))
         except Exception:
-            self._answer_fault(request_id, str(call[0]))
+            frame = self._answer_fault(request_id, str(call[0]))
+        self._put(frame)
         # Not at once: many reads become ready in one turn of the loop, and this one perhaps while it is being served.
         self._service.unflushed.add(self)
 
@@ -279,18 +294,20 @@ class ClientConnection(asyncio.Protocol):
         self._in_flight -= 1
         self._in_flight_bytes -= size_bytes
         result = results[0]
-        if isinstance(result, KeyspaceError):
-            self._answer(request_id, result.code, str(result))
-        elif isinstance(result, Exception):
-            logger.error("A write failed in a way that it should not", exc_info=result)
-            self._answer(request_id, KeyspaceError.code, f"The node failed: {type(result).__name__}. See its log.")
+        if not isinstance(result, Exception):
+            frame = self._answer(request_id, OK, result)
+        elif isinstance(result, KeyspaceError):
+            frame = self._answer(request_id, result.code, str(result))
         else:
-            self._answer(request_id, OK, result)
+            logger.error("A write failed in a way that it should not", exc_info=result)
+            frame = self._answer(
+                request_id, KeyspaceError.code, f"The node failed: {type(result).__name__}. See its log."
+            )
+        self._put(frame)
         self._service.unflushed.add(self)
 
-    def _answer(self, request_id: int, status: str, result: Any) -> None:
-        if self._transport is None:
-            return
+    def _answer(self, request_id: int, status: str, result: Any) -> bytes:
+        """The frame of an answer."""
         try:
             frame = self._encode((request_id, status, result))
         except KeyspaceError as error:
@@ -298,12 +315,17 @@ class ClientConnection(asyncio.Protocol):
             frame = self._encode((request_id, error.code, str(error)))
         if status != OK:
             self._service.metrics.errors[status] += 1
-        self._output.append(frame)
-        self._output_bytes += len(frame)
+        return frame
 
-    def _answer_fault(self, request_id: int, name: str) -> None:
+    def _answer_fault(self, request_id: int, name: str) -> bytes:
         logger.exception("Operation %.40s failed in a way that it should not", name)
-        self._answer(request_id, KeyspaceError.code, f"The node failed to do {name:.40}. See its log.")
+        return self._answer(request_id, KeyspaceError.code, f"The node failed to do {name:.40}. See its log.")
+
+    def _put(self, frame: bytes) -> None:
+        """Have a frame sent with the next :meth:`flush`."""
+        if self._transport is not None:
+            self._output.append(frame)
+            self._output_bytes += len(frame)
 
     def group_done(self) -> None:
         """Requests of this connection that had to wait were answered: send that, and go on."""
@@ -315,15 +337,17 @@ class ClientConnection(asyncio.Protocol):
             self._serve_backlog()
         else:
             self.flush()
-            self._throttle()
+            if self._reading_paused:
+                self._throttle()
 
     def flush(self) -> None:
         """Give the transport everything that is answered."""
         output = self._output
-        if output and self._transport is not None:
-            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
-        output.clear()
-        self._output_bytes = 0
+        if output:
+            if self._transport is not None:
+                self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+            output.clear()
+            self._output_bytes = 0
 
     # Coming and going
 
