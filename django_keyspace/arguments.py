@@ -40,6 +40,8 @@ SESSION_ID_BYTES: Final = 24
 """A session's id: its birth by the log clock in milliseconds (8 bytes, big-endian), and 16 random bytes."""
 SESSION_WINDOW: Final = 1_024
 """A session has at most so many sequences whose answers its client still waits for."""
+LEVELS: Final = ("safe", "lease", "session", "dirty")
+"""What a read promises, from the strictest to the loosest. See docs/consistency.md."""
 NESTING_MAX: Final = 2
 """A batch may hold an atomic block and the other way round, but no more than that."""
 
@@ -232,6 +234,18 @@ def check_distance(name: str, distance: Any, limits: Limits) -> None:
 
 def check_count(name: str, number: Any, limits: Limits) -> None:
     check_integer(name, number, 0, INT64_MAX)
+
+
+def check_level(name: str, level: Any, limits: Limits) -> None:
+    """What a read promises."""
+    if type(level) is not str or level not in LEVELS:
+        raise _fail(name, level, f"one of {', '.join(LEVELS)}")
+
+
+def check_staleness(name: str, staleness_ms: Any, limits: Limits) -> None:
+    """How long ago the node that answers may have heard from its leader, or None."""
+    if staleness_ms is not None:
+        check_integer(name, staleness_ms, 0, INT64_MAX)
 
 
 def check_flags(name: str, flags: Any, limits: Limits) -> None:

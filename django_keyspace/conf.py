@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 
 from django_keyspace.addresses import SCHEMES, parse_location
 from django_keyspace.exceptions import ConfigurationError
+from django_keyspace.operations import LEVELS
 from django_keyspace.security import NO_SECURITY, Security, Tls, make_security
 from django_keyspace.store.options import StoreOptions
 
@@ -39,6 +40,9 @@ OPTIONS: Final[dict[str, str]] = {
     "compress_level": "zlib's level, 1 to 9, default 1.",
     "evictable": "whether records may be evicted and cleared as a cache's, default True.",
     "on_error": "'raise' (default), or 'miss': an unreachable store reads as empty.",
+    "consistency": "'safe' (default), 'lease', 'session' or 'dirty': what a cluster's reads promise.",
+    "max_staleness_ms": "how old the answer of a session or dirty read may be, in milliseconds; default: of any age.",
+    "leader_timeout_ms": "how long of its time a call may look for a leader, in milliseconds; default: all of it.",
     "secret": "what a node's clients must know; default: KEYSPACE_SECRET or KEYSPACE_SECRET_FILE of the environment. Nodes only.",
     "tls": "a mapping with ca, cert, key (files, PEM) and verify_hostname, for keyspaces:// locations.",
     "scan_warning_keys": "a models' query that scans more objects than this warns, default 10,000; 0 never warns.",
@@ -73,6 +77,9 @@ class Config:
     evictable: bool = True
     on_error: str = "raise"
     scan_warning_keys: int = 10_000
+    consistency: str = "safe"
+    max_staleness_ms: int | None = None
+    leader_timeout_ms: int | None = None
     secret: bytes | None = field(default=None, repr=False)
     tls: Tls | None = None
     reverse_key_function: Any = None
@@ -90,11 +97,14 @@ _CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "serializer": SERIALIZERS,
     "compressor": (None, *COMPRESSORS),
     "on_error": ON_ERROR,
+    "consistency": LEVELS,
     "signed": (True, False),
     "evictable": (True, False),
 }
 _RANGES: Final[dict[str, tuple[int, int]]] = {
     "timeout_ms": (1, 24 * 3600 * 1000),
+    "leader_timeout_ms": (1, 24 * 3600 * 1000),
+    "max_staleness_ms": (0, 2**62),
     "compress_min_bytes": (0, 2**31),
     "compress_level": (1, 9),
     "database": (0, 1023),
@@ -102,6 +112,9 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "MAX_ENTRIES": (1, 2**62),
     "CULL_FREQUENCY": (0, 2**62),
 }
+
+
+_MAY_BE_NONE: Final = ("max_staleness_ms", "leader_timeout_ms")
 
 
 def make_config(location: Any, options: Mapping[str, Any]) -> Config:
@@ -122,6 +135,8 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
             raise ConfigurationError(f"Option {name} must be one of {choices}, not {options[name]!r}.")
     for name, (least, most) in _RANGES.items():
         number = options.get(name, least)
+        if number is None and name in _MAY_BE_NONE:
+            continue
         if type(number) is not int or not least <= number <= most:
             raise ConfigurationError(f"Option {name} must be an integer from {least:,} to {most:,}, not {number!r}.")
     address, is_remote, url_database = _parse_location(location)
@@ -167,6 +182,9 @@ _PLAIN_OPTIONS: Final = (
     "evictable",
     "on_error",
     "scan_warning_keys",
+    "consistency",
+    "max_staleness_ms",
+    "leader_timeout_ms",
 )
 
 

@@ -97,6 +97,12 @@ class ConditionFailed(LocalError):
     code = "condition-failed"
 
 
+class ChangeRefused(LocalError):
+    """The members of the cluster cannot be changed like this, or not now; leadership cannot be handed over. Nothing was changed."""
+
+    code = "change-refused"
+
+
 class LockNotAcquired(LocalError):
     """Somebody else holds the lock, and did not let go of it within the time that the caller would wait."""
 
@@ -256,6 +262,18 @@ class AuthenticationFailed(KeyspaceError):
     """The other side does not know the secret, or this side has none where one is wanted. Nothing was done."""
 
     code = "authentication-failed"
+
+
+class PeerRefused(TransportError):
+    """A node does not take another one for a member of its cluster: it is of another one, or it lost its data."""
+
+    code = "peer-refused"
+
+
+class NodeRemoved(PeerRefused):
+    """The node was a member of the cluster and was removed from it; its id is never used again."""
+
+    code = "node-removed"
 
 
 class NoLeader(TransportError):

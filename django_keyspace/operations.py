@@ -66,6 +66,9 @@ from django_keyspace.arguments import (
     KEY_BYTES_MAX as KEY_BYTES_MAX,
 )
 from django_keyspace.arguments import (
+    LEVELS as LEVELS,
+)
+from django_keyspace.arguments import (
     MODELS_BASE as MODELS_BASE,
 )
 from django_keyspace.arguments import (
@@ -209,6 +212,18 @@ _OPERATIONS: Sequence[Operation] = (
         "(key, distance), and the last key looked at or None at the end.",
     ),
     _read("status", [], "Figures of the store, as a dict of words and numbers."),
+    _read(
+        "at",
+        [
+            ("level", arguments.check_level),
+            ("min_index", arguments.check_count),
+            ("max_staleness_ms", arguments.check_staleness),
+            ("call", None),
+        ],
+        "Do a read, or a batch of reads, with the promise that its level gives. (result, index, age_ms, node): what the "
+        "answer is as of, and who gave it.",
+    ),
+    _read("members", [], "The nodes of the cluster, as a dict: cluster, leader, nodes."),
     _write(
         "set",
         [_DATABASE, _KEY, _VALUE, _EXPIRE, ("presence", arguments.check_presence)],
@@ -386,6 +401,10 @@ _INTERNAL: Final = frozenset({"sweep", "evict", "expire_sessions"})
 """Operations that only the orderer of writes proposes; a client's request for one is refused."""
 
 
+_ALONE: Final = frozenset({"once", "at", "members"})
+"""Operations that are never part of another one."""
+
+
 def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = False) -> None:
     """Check an operation that comes from outside, before anything is done with it.
 
@@ -403,8 +422,8 @@ def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = 
     operation = OPERATIONS.get(call[0])
     if operation is None or (operation.name in _INTERNAL and not internal):
         raise UnknownOperation(f"There is no operation {call[0]!r:.80}. Is the other side a newer release?")
-    if nesting and (operation.runs or operation.name == "once"):
-        raise InvalidArgument(f"A {operation.name} is all or nothing by itself, and cannot be part of a batch.")
+    if nesting and (operation.runs or operation.name in _ALONE):
+        raise InvalidArgument(f"The operation {operation.name} stands for itself, and cannot be part of a batch.")
     if len(call) - 1 != len(operation.parameters):
         wanted = ", ".join(name for name, _ in operation.parameters) or "no arguments"
         raise InvalidArgument(f"Operation {operation.name} takes {wanted}; {len(call) - 1} arguments came.")
@@ -415,12 +434,24 @@ def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = 
             _check_calls(argument, limits, nesting)
         else:
             check_call(argument, limits)
-            if argument[0] not in CHANGES or argument[0] == "once":
-                raise InvalidArgument(
-                    f"Operation {argument[0]} is not done under a session: it can be done again freely."
-                )
+            _CHECKS_OF_CALL[operation.name](argument)
     if operation.name == "once" and not internal and call[6] is not None:
         raise InvalidArgument("Argument 'answer' is for the node itself. Nothing was changed.")
+
+
+def _check_once(call: Call) -> None:
+    if call[0] not in CHANGES or call[0] == "once":
+        raise InvalidArgument(f"Operation {call[0]} is not done under a session: it can be done again freely.")
+
+
+def _check_at(call: Call) -> None:
+    for name in [inner[0] for inner in call[1]] if call[0] == "batch" else [call[0]]:
+        if name in CHANGES or name in _ALONE:
+            raise InvalidArgument(f"Operation {name} is no read of data, so that it has no level. Nothing was changed.")
+
+
+_CHECKS_OF_CALL: Final = {"once": _check_once, "at": _check_at}
+"""By the operation whose argument it is: what its call has to be."""
 
 
 def _check_calls(calls: Any, limits: Limits, nesting: int) -> None:

@@ -53,6 +53,15 @@ def status_of_error(error: exceptions.KeyspaceError) -> Status:
     return next(status for cls, status in _BY_ERROR if isinstance(error, cls))
 
 
+def status_of_answer(answer: object) -> Status:
+    """The command status that stands for an operation's answer: whether there was something to answer with."""
+    if answer is None or answer is False:
+        return Status.FAILED
+    if isinstance(answer, list | tuple) and len(answer) == 2 and answer[0] is False:
+        return Status.FAILED
+    return Status.SUCCESS
+
+
 class Statuses(NamedTuple):
     """The four statuses of a call, as Keyspace has them.
 

@@ -80,7 +80,17 @@ GOOD: dict[str, list[Any]] = {
     "again": [True, False],
     "call": [("delete", 0, KEY), ["delete", 0, KEY], ("batch", [("delete", 0, KEY)])],
     "answer": [None, b""],
+    "level": ["safe", "lease", "session", "dirty"],
+    "min_index": [0, 2**63 - 1],
+    "max_staleness_ms": [None, 0, 2**63 - 1],
 }  # fmt: skip
+
+READ_CALLS: list[Any] = [
+    ("get", 0, KEY),
+    ["count", 0, b"", b"", False, True, 0],
+    ("batch", [("get", 0, KEY), ["ttl", 0, KEY]]),
+]
+"""What a read with a level may do."""
 
 BAD: dict[str, list[Any]] = {
     "database": [-1, 4, "0", None, True, 1.0],
@@ -135,13 +145,26 @@ BAD: dict[str, list[Any]] = {
         ("once", b"s" * 24, 1, 1, False, ("delete", 0, KEY), None),
     ],
     "answer": [0, "text"],
+    "level": ["", "SAFE", None, b"safe", 1],
+    "min_index": [-1, 2**63, None, True],
+    "max_staleness_ms": [-1, 1.5, True, "1"],
 }  # fmt: skip
+
+NO_READ_CALLS: list[Any] = [
+    None, (), ("nope",), ("delete", 0, KEY), ("get", 0, b""), ("members",), ("at", "safe", 0, None, ("get", 0, KEY)),
+    ("batch", [("delete", 0, KEY)]), ("batch", [("batch", [("get", 0, KEY)])]),
+    ("batch", [("at", "safe", 0, None, ("get", 0, KEY))]),
+]  # fmt: skip
+
+
+USUAL = {("incr_float", "delta"): 1.5, ("at", "call"): READ_CALLS[0]}
+"""What stands for an argument, where that depends on the operation."""
 
 
 def arguments(name: str, **changes: Any) -> list[Any]:
     values = []
     for parameter, _ in OPERATIONS[name].parameters:
-        usual = 1.5 if (name, parameter) == ("incr_float", "delta") else GOOD[parameter][0]
+        usual = USUAL.get((name, parameter), GOOD[parameter][0])
         values.append(changes.get(parameter, usual))
     return values
 
@@ -151,10 +174,14 @@ CASES = [(name, parameter) for name, row in OPERATIONS.items() for parameter, _ 
 
 @pytest.mark.parametrize(("name", "parameter"), CASES)
 def test_arguments_are_checked(name: str, parameter: str) -> None:
-    floats = name == "incr_float" and parameter in ("delta", "default")
-    for good in [2.5, -0.0] if floats else GOOD[parameter]:
+    goods, bads = GOOD[parameter], BAD[parameter]
+    if name == "incr_float" and parameter in ("delta", "default"):
+        goods, bads = [2.5, -0.0], [1, float("nan"), float("inf"), "1", True]
+    elif (name, parameter) == ("at", "call"):
+        goods, bads = READ_CALLS, NO_READ_CALLS
+    for good in goods:
         check_call((name, *arguments(name, **{parameter: good})), LIMITS, internal=True)
-    for bad in [1, float("nan"), float("inf"), "1", True] if floats else BAD[parameter]:
+    for bad in bads:
         if (name, parameter, bad) == ("cas", "value", None):
             continue  # no value: delete
         with pytest.raises((InvalidArgument, UnknownOperation)):
@@ -192,6 +219,15 @@ def test_what_is_done_once_is_no_part_of_a_batch_and_brings_no_answer_of_its_own
             check_call(block, LIMITS)
     with pytest.raises(InvalidArgument, match="for the node itself"):
         check_call(("once", *arguments("once", answer=b"made up")), LIMITS)
+
+
+@pytest.mark.parametrize("name", ["at", "members"])
+def test_what_is_about_the_cluster_is_no_part_of_a_batch(name: str) -> None:
+    call = (name, *arguments(name))
+    check_call(call, LIMITS)
+    for block in (("batch", [call]), ("atomic", [], [call])):
+        with pytest.raises(InvalidArgument, match="batch"):
+            check_call(block, LIMITS)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

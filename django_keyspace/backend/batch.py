@@ -42,6 +42,7 @@ class Reply:
     def __init__(self, steps: Steps[Any]) -> None:
         self.status: Status | None = None
         self._steps = steps
+        self._has_level = False
         self._result: Any = None
         self._error: KeyspaceError | None = None
 
@@ -57,7 +58,7 @@ class Reply:
     def _settle(self, word: str, answer: Any) -> None:
         try:
             if word == "ok":
-                self._steps.send(answer)
+                self._steps.send((answer, 0, None, "") if self._has_level else answer)
             else:
                 self._steps.throw(error_from_code(word, answer))
         except StopIteration as stop:
@@ -118,6 +119,8 @@ class Batch:
                     "Serialized values have no canonical form to compare, so that this call needs several operations and "
                     "cannot be part of a batch: give cas a revision. Nothing was sent."
                 )
+            if call[0] == "at":  # a batch as a whole is as fresh as its strictest part
+                call, reply._has_level = call[4], True
             self._calls.append(call)
             self._sent.append(reply)
         self.replies.append(reply)

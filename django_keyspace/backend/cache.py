@@ -25,7 +25,7 @@ from django_keyspace.backend.search import SearchMethods
 from django_keyspace.backend.twins import Steps, twins
 from django_keyspace.exceptions import InvalidArgument, KeyspaceError, MissingKey, error_from_code
 from django_keyspace.operations import INT64_MAX, INT64_MIN, Call, Expire
-from django_keyspace.status import Status, status_of_error
+from django_keyspace.status import Status, status_of_answer, status_of_error
 
 _SUCCESS, _FAILED = Status.SUCCESS, Status.FAILED
 
@@ -71,7 +71,7 @@ class KeyspaceCache(
         except KeyspaceError as error:
             answer = self._failed(call, error)
         else:
-            self._note(_status_of_answer(answer))
+            self._note(status_of_answer(answer))
         return answer
 
     async def _aexecute(self, call: Call) -> Any:
@@ -80,7 +80,7 @@ class KeyspaceCache(
         except KeyspaceError as error:
             answer = self._failed(call, error)
         else:
-            self._note(_status_of_answer(answer))
+            self._note(status_of_answer(answer))
         return answer
 
     def _failed(self, call: Call, error: KeyspaceError) -> Any:
@@ -124,7 +124,7 @@ class KeyspaceCache(
             if self._runtime.config.on_error == "miss" and isinstance(error, OUTAGES):
                 return False  # a whole batch was turned into misses: counted, logged and noted there
             raise error
-        self._note(_status_of_answer(result))
+        self._note(status_of_answer(result))
         return result
 
     # ------------------------------------------------------------------------------------------- get and set
@@ -400,11 +400,3 @@ def _int64(name: str, number: Any) -> int:
     if type(number) is bool or not isinstance(number, int) or not INT64_MIN <= number <= INT64_MAX:
         raise InvalidArgument(f"{name} must be an integer within 64 bits, not {number!r}. Nothing was changed.")
     return int(number)
-
-
-def _status_of_answer(answer: Any) -> Status:
-    if answer is None or answer is False:
-        return _FAILED
-    if isinstance(answer, list | tuple) and len(answer) == 2 and answer[0] is False:
-        return _FAILED
-    return _SUCCESS

@@ -26,6 +26,13 @@ def _missing(arguments: tuple[Any, ...], error: KeyspaceError) -> Any:
     raise MissingKey(f"The store cannot be reached, so the key counts as missing: {error}") from error
 
 
+def _at(arguments: tuple[Any, ...], error: KeyspaceError) -> Any:
+    call = arguments[3]
+    if call[0] not in MISS_ANSWERS:
+        raise error
+    return MISS_ANSWERS[call[0]](call[1:], error), 0, None, ""
+
+
 def _answer(value: Any) -> Callable[[tuple[Any, ...], KeyspaceError], Any]:
     return lambda arguments, error: value
 
@@ -40,6 +47,7 @@ MISS_ANSWERS: Final[dict[str, Callable[[tuple[Any, ...], KeyspaceError], Any]]] 
     "count": _answer((0, None)),
     "match_regex": _answer(([], None)),
     "match_similar": _answer(([], None)),
+    "at": _at,
     "set": _answer(False),
     "set_many": _answer(0),
     "touch": _answer(False),

@@ -41,8 +41,8 @@ class Engine(Protocol):
         """Give up what the process holds for this engine; the next operation gets it again."""
 
 
-_IN_A_THREAD = frozenset({"list", "count", "get_many", "match_regex", "match_similar"})
-"""Reads that may take longer than a coroutine should hold up its loop."""
+_IN_A_THREAD = frozenset({"list", "count", "get_many", "match_regex", "match_similar", "batch"})
+"""Reads, and batches of reads, that may take long."""
 _SHORT_GET_MANY = 200
 
 _Pending = list[tuple[Call, "asyncio.Future[Any]"]]
@@ -105,7 +105,7 @@ class EmbeddedEngine:
             return await self._write(name, arguments)
         if name in RUNS:
             return await asyncio.wrap_future(threads.submit(lambda: self._scripts.run((name, *arguments))))
-        if name in _IN_A_THREAD and not (name == "get_many" and len(arguments[1]) <= _SHORT_GET_MANY):
+        if _takes_long(name, arguments):
             return await asyncio.to_thread(self.store.read, name, *arguments)
         return self.store.read(name, *arguments)
 
@@ -139,6 +139,13 @@ class EmbeddedEngine:
             self.store.submit([call for call, _ in group], done)
         except KeyspaceError as error:
             _resolve(group, [error] * len(group))
+
+
+def _takes_long(name: str, arguments: Sequence[Any]) -> bool:
+    """Whether a read may take longer than a coroutine should hold up its loop."""
+    if name == "at":
+        name, *arguments = arguments[3]
+    return name in _IN_A_THREAD and not (name == "get_many" and len(arguments[1]) <= _SHORT_GET_MANY)
 
 
 def _resolve(group: _Pending, results: list[Any]) -> None:

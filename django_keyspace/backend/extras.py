@@ -168,7 +168,8 @@ class ExtraMethods(Methods):
 
     def _cas_by_equality(self, full: bytes, old: Any, value: Value | None, expire: Expire) -> Steps[bool]:
         """Equal objects may have different pickles: compare the objects, and swap by the revision that was read."""
-        record = yield "get", self._database, full
+        # The latest record, whatever level this alias's reads have: it decides about a write.
+        record = (yield "at", "safe", 0, None, ("get", self._database, full))[0]
         for _ in range(_CAS_ATTEMPTS_MAX):
             try:
                 if record is None or self._decode(record) != old:
@@ -230,6 +231,15 @@ class ExtraMethods(Methods):
         }
 
     status, astatus = twins(_status)
+
+    def _members(self) -> Steps[dict[str, Any]]:
+        """The nodes of the cluster: ``cluster`` (its id), ``leader`` (a name) and ``nodes``, each with name, address and role.
+
+        Of a single node, the cluster is None; of a folder, there are no nodes either.
+        """
+        return (yield ("members",))
+
+    members, amembers = twins(_members)
 
     def _size(self) -> Steps[int]:
         """Bytes that the store's data takes on the disk now, of all databases."""

@@ -202,14 +202,14 @@ class Lock(Lease):
         """Whether this object held the lock when the store was asked. By the time of the answer it may be over."""
         if self._owner is None:
             return False
-        record = yield "get", self._cache._database, self._full
+        record = (yield "at", "safe", 0, None, ("get", self._cache._database, self._full))[0]
         return record is not None and payload_of(record) == self._owner
 
     owned, aowned = twins(_owned)
 
     def _locked(self) -> Steps[bool]:
         """Whether anybody held the lock when the store was asked."""
-        return bool((yield "exists", self._cache._database, self._full))
+        return bool((yield "at", "safe", 0, None, ("exists", self._cache._database, self._full))[0])
 
     locked, alocked = twins(_locked)
 

@@ -378,7 +378,9 @@ def connection_broke(endpoint: Endpoint, reason: object) -> NoConnection:
     return NoConnection(f"The connection to the node at {endpoint} broke ({reason}).")
 
 
-SHAPED: Final = frozenset({"get_many", "list", "match_regex", "match_similar", "batch", "atomic", "status"})
+SHAPED: Final = frozenset(
+    {"get_many", "list", "match_regex", "match_similar", "batch", "atomic", "status", "at", "members"}
+)
 """Operations whose results hold a list. All others need no second look."""
 
 
@@ -411,6 +413,12 @@ def _shape(name: str, arguments: Sequence[Any], result: Any) -> Any:
             (status, _shape(call[0], call[1:], answer) if status == OK else answer)
             for call, (status, answer) in zip(arguments[0], result, strict=True)
         ]
+    if name == "at":
+        answer, index, age_ms, node = result
+        call = arguments[3]
+        return _shape(call[0], call[1:], answer), index, age_ms, node
+    if name == "members":
+        return {**result, "nodes": list(result["nodes"])}
     if name == "atomic" and result[0]:
         return True, [_shape(call[0], call[1:], answer) for call, answer in zip(arguments[1], result[1], strict=True)]
     return result

@@ -15,6 +15,7 @@ from typing import Any, Final
 from django_keyspace.backend.codec import Codec
 from django_keyspace.backend.degrade import OutageLog
 from django_keyspace.backend.embedded import EmbeddedEngine, Engine
+from django_keyspace.backend.levels import LastRead, LeveledEngine
 from django_keyspace.conf import Config, make_config
 from django_keyspace.status import Status
 from django_keyspace.store import Counters, open_store
@@ -32,6 +33,8 @@ class Runtime:
         counters: hits and misses of this process.
         outages: counts what ``on_error="miss"`` has swallowed.
         last_status: status of the last call, per thread and task.
+        last_read: where the last read with a level was answered, per thread and task.
+        safe_engine: the same with safe reads, whatever the option ``consistency`` says.
         scripts: Lua that ``load_script`` was given, by name.
     """
 
@@ -40,16 +43,27 @@ class Runtime:
         self.codec = Codec(config)
         self.outages = OutageLog()
         self.last_status: ContextVar[Status | None] = ContextVar("django_keyspace_last_status", default=None)
+        self.last_read: ContextVar[LastRead | None] = ContextVar("django_keyspace_last_read", default=None)
         self.scripts: dict[str, str] = {}
         self.engine: Engine
         if config.is_remote:
             from django_keyspace.backend.transport import remote_engine
 
-            self.engine = remote_engine(config.location, timeout_ms=config.timeout_ms, security=config.security)
+            self.safe_engine: Engine = remote_engine(
+                config.location,
+                timeout_ms=config.timeout_ms,
+                leader_timeout_ms=config.leader_timeout_ms,
+                security=config.security,
+            )
+            self.engine = self.safe_engine
+            if config.consistency != "safe":
+                self.engine = LeveledEngine(
+                    self.safe_engine, config.consistency, config.max_staleness_ms, self.last_read.set
+                )
             self.counters = Counters()
         else:
             store = open_store(config.location, config.store)
-            self.engine = EmbeddedEngine(store, config.timeout_ms)
+            self.engine = self.safe_engine = EmbeddedEngine(store, config.timeout_ms)
             self.counters = store.counters
 
 

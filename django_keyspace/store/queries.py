@@ -7,10 +7,11 @@ change nothing and look at nothing else, so that embedded stores, nodes and simu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
+from django_keyspace.exceptions import KeyspaceError, TooStale
 from django_keyspace.operations import AFTER, PAGE_ROWS_MAX, RANGE_DIGEST_BYTES
 from django_keyspace.store import search
 from django_keyspace.store.record import HEADER_BYTES, deadline_of, revision_of
@@ -204,6 +205,52 @@ def status(txn: Any, store: Environment, now_ms: int) -> dict[str, Any]:
     return store.figures(txn, now_ms)
 
 
+def at(
+    txn: Any,
+    store: Environment,
+    now_ms: int,
+    level: str,
+    min_index: int,
+    max_staleness_ms: int | None,
+    call: Sequence[Any],
+) -> tuple[Any, int, int, str]:
+    """A read where there is no other copy: whatever its level, it sees the latest state. (result, revision, 0, "")."""
+    index = store.read_meta(txn).revision
+    return carry_out(lambda name, *rest: READS[name](txn, store, now_ms, *rest), min_index, index, call), index, 0, ""
+
+
+def carry_out(read: Callable[..., Any], min_index: int, index: int, call: Sequence[Any]) -> Any:
+    """The result of a read with a level, or of a batch of reads.
+
+    Arguments:
+        read: does a read on the state of that index.
+        min_index: which index the caller wants at least.
+        index: the state's.
+        call: the read.
+    Raises:
+        TooStale: the caller has seen a later state than this one.
+    """
+    if min_index > index:
+        raise TooStale(
+            f"The store is at {index:,}, and this session has seen {min_index:,}: what it saw is gone from here, or has not "
+            "come yet. Nothing was read."
+        )
+    if call[0] != "batch":
+        return read(*call)
+    results: list[tuple[str, Any]] = []
+    for inner in call[1]:
+        try:
+            results.append(("ok", read(*inner)))
+        except KeyspaceError as error:
+            results.append((error.code, str(error)))
+    return results
+
+
+def members(txn: Any, store: Environment, now_ms: int) -> dict[str, Any]:
+    """No cluster, no leader, no nodes: a store by itself."""
+    return {"cluster": None, "leader": None, "nodes": []}
+
+
 READS: Final[dict[str, Callable[..., Any]]] = {
     "get": get,
     "get_many": get_many,
@@ -215,5 +262,7 @@ READS: Final[dict[str, Callable[..., Any]]] = {
     "match_regex": search.match_regex,
     "match_similar": search.match_similar,
     "status": status,
+    "at": at,
+    "members": members,
 }
 """The function of each reading operation."""

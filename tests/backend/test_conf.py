@@ -94,6 +94,8 @@ BAD = [
     ("MAX_ENTRIES", 0), ("MAX_ENTRIES", "300"), ("CULL_FREQUENCY", -1), ("durability", "always"), ("durability", None),
     ("max_bytes", 0), ("max_bytes", "1G"), ("map_bytes", 5), ("databases", 0), ("value_bytes_max", 0),
     ("reverse_key_function", 5), ("secret", "long enough for a secret"), ("tls", {}), ("scan_warning_keys", -1),
+    ("consistency", "eventual"), ("consistency", None), ("max_staleness_ms", -1), ("max_staleness_ms", "1 s"),
+    ("leader_timeout_ms", 0), ("leader_timeout_ms", 1.5),
 ]  # fmt: skip
 
 

@@ -32,11 +32,13 @@ class Place:
     Attributes:
         engine: carries operations out there.
         orders_writes: whether this process is the orderer of writes, who may also sweep and evict.
+        nodes: how many there are; 0 for a store in this process.
         options: OPTIONS that every cache here has.
     """
 
     engine: Engine
     orders_writes = False
+    nodes = 0
     options: dict[str, Any] = {"value_bytes_max": VALUE_BYTES_MAX}
 
     def location(self, database: int = 0) -> str:

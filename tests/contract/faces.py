@@ -10,7 +10,7 @@ from typing import Any
 from django_keyspace.backend import KeyspaceCache
 from django_keyspace.backend.batch import Batch
 
-NO_TWIN = frozenset({"batch", "atomic", "lock", "memoize", "last_status", "shutdown"})
+NO_TWIN = frozenset({"batch", "atomic", "lock", "memoize", "last_status", "last_read", "shutdown"})
 """Public names that have no a-twin: the first four make objects with both faces, the others wait for nothing."""
 
 
@@ -38,6 +38,12 @@ class Face:
         self._used.add("last_status")
         return self.cache.last_status
 
+    @property
+    def last_read_of_last_call(self) -> Any:
+        """``last_read`` as the code that made the last call sees it."""
+        self._used.add("last_read")
+        return self.cache.last_read
+
     @contextlib.contextmanager
     def block(self, kind: str) -> Iterator[Any]:
         """``with face.block("batch") as b``: a batch or an atomic block, entered and left by this face."""
@@ -54,11 +60,17 @@ class AsyncFace(Face):
         super().__init__(cache, used)
         self._runner = runner
         self._status: Any = None
+        self._last_read: Any = None
 
     @property
     def status_of_last_call(self) -> Any:
         self._used.add("last_status")
         return self._status
+
+    @property
+    def last_read_of_last_call(self) -> Any:
+        self._used.add("last_read")
+        return self._last_read
 
     async def _noting(self, call: Any) -> Any:
         """A task has a context of its own, so its status must be looked at inside of it."""
@@ -66,6 +78,7 @@ class AsyncFace(Face):
             return await call
         finally:
             self._status = self.cache.last_status
+            self._last_read = self.cache.last_read
 
     def __getattr__(self, name: str) -> Any:
         self._used.add(name)

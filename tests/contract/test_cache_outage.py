@@ -84,10 +84,11 @@ ANSWERS: dict[str, tuple[tuple[Any, ...], Any]] = {
     "status": ((), RAISES),
     "report": ((), RAISES),
     "size": ((), RAISES),
+    "members": ((), RAISES),
 }
 """Arguments, and the answer with ``on_error="miss"``."""
 
-NOT_CALLS = {"batch", "atomic", "last_status", "shutdown"}
+NOT_CALLS = {"batch", "atomic", "last_status", "last_read", "shutdown"}
 
 
 class BrokenEngine:
@@ -131,7 +132,7 @@ def test_every_public_method_and_every_operation_is_in_the_tables() -> None:
     methods = {name for name in public_names(KeyspaceCache) - NOT_OPERATIONS if f"a{name}" in dir(KeyspaceCache)}
     assert methods - NOT_CALLS == set(ANSWERS)
     assert set(degrade.MISS_ANSWERS) == set(OPERATIONS) - {
-        "status", "atomic", "script", "sweep", "evict", "once", "expire_sessions",
+        "status", "members", "atomic", "script", "sweep", "evict", "once", "expire_sessions",
     }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class Access(Steppable):
         self.model, self.alias, self.runtime = model, alias, runtime
         self.meta = model._meta
         self.database = MODELS_BASE + runtime.config.database
-        self._do, self._ado = runtime.engine.execute, runtime.engine.aexecute
+        self._do, self._ado = runtime.safe_engine.execute, runtime.safe_engine.aexecute
         self._value_bytes_max = runtime.config.store.value_bytes_max
         self._prefix = self.meta.record_prefix
 
