@@ -179,7 +179,11 @@ class BlockingConnection:
         self.sent = True
         data = self._receive(RECEIVE_BYTES)
         if len(data) == HEADER_BYTES + int.from_bytes(data[:HEADER_BYTES], "big"):
-            answer = link.understand(link.decode(data[HEADER_BYTES:]))
+            message = link.decode(data[HEADER_BYTES:])
+            if type(message) is tuple and len(message) == 3 and message[0] == link.last_id and message[1] == OK:
+                self.usable = True  # what nearly always comes
+                return message
+            answer = link.understand(message)
             if answer is not None and answer[0] == link.last_id:
                 self.usable = True
                 return answer
@@ -293,23 +297,33 @@ class BlockingPool:
         """
         now_s = monotonic()
         deadline_at_s = now_s + self._timeout_s
-        # While not all is well, calls go the longer way, which asks the breaker.
-        changes = name in CHANGES
-        connection = self._take(changes, now_s) if not self._breaker.failures else None
-        if changes:
+        if name in CHANGES:
             request = Request(self._sessions, name, arguments)
             try:
-                return self._execute(connection, now_s, request, deadline_at_s)
+                return self._change(request, now_s, deadline_at_s)
             finally:
                 request.end()
-        return self._execute(connection, now_s, Request(self._sessions, name, arguments), deadline_at_s)
+        # While not all is well, calls go the longer way, which asks the breaker.
+        connection = self._take(False, now_s) if not self._breaker.failures else None
+        if connection is None:
+            return self._persist(Request(self._sessions, name, arguments), deadline_at_s, None)
+        try:
+            _, status, result = connection.exchange(name, arguments, deadline_at_s)
+        except BaseException as error:
+            failure = self._give_up(connection, error)
+            return self._persist(Request(self._sessions, name, arguments), deadline_at_s, failure)
+        connection.used_at_s = now_s
+        self._idle.append(connection)
+        if status == OK:
+            return shape_result(name, arguments, result) if name in SHAPED else result
+        request = Request(self._sessions, name, arguments)
+        return self._persist(request, deadline_at_s, request.refused(status, result))
 
-    def _execute(
-        self, connection: BlockingConnection | None, now_s: float, request: Request, deadline_at_s: float
-    ) -> Any:
+    def _change(self, request: Request, now_s: float, deadline_at_s: float) -> Any:
+        """Do an operation that may change something."""
+        connection = self._take(True, now_s) if not self._breaker.failures else None
         if connection is None:
             return self._persist(request, deadline_at_s, None)
-        name, arguments = request.name, request.arguments
         try:
             _, status, result = connection.exchange(*request.parts(), deadline_at_s)
         except BaseException as error:
@@ -317,7 +331,7 @@ class BlockingPool:
         connection.used_at_s = now_s
         self._idle.append(connection)
         if status == OK:
-            return shape_result(name, arguments, result) if name in SHAPED else result
+            return shape_result(request.name, request.arguments, result) if request.name in SHAPED else result
         return self._persist(request, deadline_at_s, request.refused(status, result))
 
     def _take(self, look: bool, now_s: float) -> BlockingConnection | None:
