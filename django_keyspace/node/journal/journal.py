@@ -77,6 +77,7 @@ class Journal:
         self._recovery = Recovery(self._segments, remedy)
         self._garbage_until = 0  # bytes behind the end that a refused write has left
         self._stopped: str | None = None
+        self._is_refusing = False
         self.syncs = 0
 
     @classmethod
@@ -205,10 +206,13 @@ class Journal:
         A commit index that has moved needs no sync: if there is nothing else, it waits for the next write.
 
         Raises:
-            NoSpace: nothing of them was written.
+            NoSpace: nothing of them was written. What follows refused entries is refused too, until others stand in
+                their place: its writer may not know yet that there is a gap before it.
             DiskFailed: what was written is unknown. The process must end.
         """
         self._require_running()
+        if self._is_refusing:
+            batches = [self._after_refusal(batch) for batch in batches]
         records: list[tuple[int, bytes]] = []
         runs: list[tuple[list[Entry], list[int]]] = []  # consecutive entries, and which record is whose
         term, vote, commit, last = self._term, self._vote, self._commit, self.last_index()
@@ -233,10 +237,33 @@ class Journal:
             require(commit <= last, f"Entry {commit} cannot be committed: the last one is {last}.")
         if records:
             may_use_reserve = all(batch.may_use_reserve or not batch.entries for batch in batches)
-            offsets = self._write(records, commit, may_use_reserve=may_use_reserve)
+            try:
+                offsets = self._write(records, commit, may_use_reserve=may_use_reserve)
+            except NoSpace:
+                self._is_refusing = self._is_refusing or bool(runs)
+                raise
             for entries, numbers in runs:
                 self._log.show(entries, self._number, [offsets[number] for number in numbers])
         self._term, self._vote, self._commit = term, vote, commit
+
+    def _after_refusal(self, batch: Batch) -> Batch:
+        """A batch that may have been made before its writer knew of a refusal. Raises :class:`NoSpace` for what follows a gap."""
+        if batch.entries and batch.entries[0].index > self.last_index() + 1:
+            raise NoSpace("The journal has refused the entries before these. Nothing was written.")
+        state = batch.hard_state
+        if state is None:
+            return batch
+        last = batch.entries[-1].index if batch.entries else self.last_index()
+        commit = max(self._commit, min(state.commit, last))  # it may say that what was refused is committed
+        return batch._replace(hard_state=state._replace(commit=commit))
+
+    def accept_again(self) -> None:
+        """After :class:`NoSpace`: whoever writes knows of it, and goes on from what is durable; a gap is an error again."""
+        self._is_refusing = False
+
+    def has_room(self) -> bool:
+        """Whether a new file would find room on the disk."""
+        return self._segments.free_bytes() >= 2 * self._segment_bytes
 
     @staticmethod
     def _entry_records(entries: Sequence[Entry], term: int, commit: int, last: int) -> list[tuple[int, bytes]]:

@@ -29,6 +29,10 @@ class Segments:
         """The name of a segment's file on the disk."""
         return f"{self._folder}/{number:010d}.segment"
 
+    def free_bytes(self) -> int:
+        """Bytes that may still be written to the disk."""
+        return self._disk.free_bytes()
+
     def found(self) -> list[int]:
         """The numbers of the files that lie there, in order."""
         return sorted(int(match[1]) for name in self._disk.list(self._folder) if (match := _NAME.fullmatch(name)))

@@ -122,20 +122,11 @@ class JournalWriter:
                 job.done(None)
 
     def _write_singly(self, group: Sequence[_Job]) -> None:
-        """The disk is full: a vote among the batches still finds room. Entries behind refused ones do not follow any more."""
-        refusal: NoSpace | None = None
+        """The disk is full: a vote among the batches still finds room, and perhaps the first of the entries."""
         for at, job in enumerate(group):
-            batch = job.batch or Batch()
-            if refusal is not None and batch.entries:
-                job.done(refusal)
-                continue
-            state = batch.hard_state
-            if refusal is not None and state is not None:  # it may say that what was refused is committed
-                batch = batch._replace(hard_state=state._replace(commit=min(state.commit, self._journal.last_index())))
             try:
-                self._append([batch])
+                self._append([job.batch or Batch()])
             except NoSpace as error:
-                refusal = error
                 job.done(error)
             except KeyspaceError as error:
                 self._fail(group[at:], error)

@@ -313,6 +313,22 @@ class Raft:
         """The latest log time that any message carried."""
         return self._state.log_time_ms
 
+    @property
+    def confirmed_log_time_ms(self) -> int:
+        """Of a leader: the latest log time of which a majority knows for sure, by a round of heartbeats that it answered."""
+        return reads.confirmed_log_time_ms(self._state)
+
+    @property
+    def quorum_contact_ticks(self) -> int:
+        """Of a leader: how many ticks ago, at most, the last round began that a majority has answered."""
+        return reads.quorum_contact_ticks(self._state)
+
+    @property
+    def has_applied_all(self) -> bool:
+        """Of a leader: whether everything in its log is committed and applied, its own first entry too."""
+        log = self._state.log
+        return self._state.has_committed_in_term and log.applied == log.last_index
+
     def describe(self) -> str:
         """One line for logs: who, what, where in the log. It reads nothing from the storage."""
         return describe(self._state)

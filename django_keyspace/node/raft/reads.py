@@ -29,26 +29,29 @@ class ReadState(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """A read that waits for a majority's answer to `round`."""
+    """A read that waits for a majority's answer to `round`, which carried that log time."""
 
     read_id: int
     index: int  # type: ignore[assignment]  # tuple.index is not needed here
     round: int
+    log_time_ms: int
 
 
 class Reads:
     """A leader's reads, from their arrival to their confirmation."""
 
-    __slots__ = ("done", "pending", "refused", "starts", "waiting")
+    __slots__ = ("confirmed_log_time_ms", "done", "pending", "refused", "starts", "waiting")
 
     def __init__(self) -> None:
+        self.confirmed_log_time_ms = 0
+        """The latest log time of a round that confirmed reads."""
         self.waiting: list[int] = []
         """Came after the last round began."""
         self.pending: deque[_Pending] = deque()
         self.done: list[ReadState] = []
         self.refused: list[int] = []
-        self.starts: deque[tuple[int, int]] = deque()
-        """(tick, first round that began in it), oldest first."""
+        self.starts: deque[tuple[int, int, int]] = deque()
+        """(tick, first round that began in it, log time that it carried), oldest first."""
 
     @property
     def count(self) -> int:
@@ -62,6 +65,7 @@ class Reads:
         self.waiting = []
         self.pending.clear()
         self.starts.clear()
+        self.confirmed_log_time_ms = 0
 
 
 def read_index(state: State, lease: bool) -> int:
@@ -97,12 +101,14 @@ def begin_round(state: State) -> None:
     reads = state.reads
     state.round += 1
     if not reads.starts or reads.starts[-1][0] != state.ticks:
-        reads.starts.append((state.ticks, state.round))
+        reads.starts.append((state.ticks, state.round, state.log_time_ms))
         while reads.starts[0][0] < state.ticks - state.config.election_ticks:
             reads.starts.popleft()
     if state.has_committed_in_term:
         # Before that a new leader may not know of the latest commits (rule 19).
-        reads.pending.extend(_Pending(read_id, state.log.commit, state.round) for read_id in reads.waiting)
+        reads.pending.extend(
+            _Pending(read_id, state.log.commit, state.round, state.log_time_ms) for read_id in reads.waiting
+        )
         reads.waiting = []
     for peer, progress in state.peers.items():
         progress.sent_commit = commit = min(progress.match, state.log.commit)
@@ -139,6 +145,7 @@ def confirm_reads(state: State) -> None:
         while pending and pending[0].round <= confirmed:
             read = pending.popleft()
             state.reads.done.append(ReadState(read.read_id, read.index))
+            state.reads.confirmed_log_time_ms = read.log_time_ms
 
 
 def has_lease(state: State) -> bool:
@@ -150,5 +157,21 @@ def has_lease(state: State) -> bool:
     if state.config.lease_drift_max is None or state.lease_given_up or not state.has_committed_in_term:
         return False
     confirmed = confirmed_round(state)
-    started = [tick for tick, first_round in state.reads.starts if first_round <= confirmed]
+    started = [tick for tick, first_round, _ in state.reads.starts if first_round <= confirmed]
     return bool(started) and state.ticks - started[-1] + 1 <= state.config.lease_ticks
+
+
+def confirmed_log_time_ms(state: State) -> int:
+    """The latest log time of which a majority has heard from this leader, as far as its answers say."""
+    if not state.is_leader:
+        return 0
+    confirmed = confirmed_round(state)
+    heard = [log_time_ms for _, first_round, log_time_ms in state.reads.starts if first_round <= confirmed]
+    return max(state.reads.confirmed_log_time_ms, *heard[-1:], 0)
+
+
+def quorum_contact_ticks(state: State) -> int:
+    """How many ticks ago, at most, the last round began that a majority has answered; of a leader."""
+    confirmed = confirmed_round(state) if state.is_leader else -1
+    started = [tick for tick, first_round, _ in state.reads.starts if first_round <= confirmed]
+    return state.ticks - started[-1] if started else state.config.election_ticks

@@ -1,0 +1,876 @@
+"""The runtime of a replicated node: it drives the consensus core, and is the replicated log that the node serves from.
+
+It carries out what ``raft/__init__.py`` asks of a driver, with the parts that ``interfaces.py`` names. Everything happens on one
+thread, in short steps: something comes in (a tick, a frame, a proposal, a report of the disk), the core is told, and what it
+wants done is carried out. The simulator runs this very class.
+
+The way of a write: :meth:`Runtime.propose` queues it, the next turn of the loop packs what has come together into an entry with
+the log time (``proposals.py``), the core replicates it while the disk thread writes it here, ``applier.py`` applies it once it is
+committed, and the results go back to who proposed. The way of a read: ``waiting.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Concatenate, Final, ParamSpec
+
+from django_keyspace.exceptions import (
+    ChangeRefused,
+    DeadlineExceeded,
+    InvalidArgument,
+    KeyspaceError,
+    NoConnection,
+    NoSpace,
+    NotLeader,
+    Overloaded,
+    TooStale,
+    ValueTooLarge,
+)
+from django_keyspace.node import raft as consensus
+from django_keyspace.node.applier import Applier
+from django_keyspace.node.barrier import Granted, Hold, ScriptBarrier
+from django_keyspace.node.clock import LogClock, NodeClock
+from django_keyspace.node.entries import pack_calls
+from django_keyspace.node.interfaces import Handle, Links, Scheduler, Writer
+from django_keyspace.node.journal import Batch as JournalBatch
+from django_keyspace.node.journal import Journal
+from django_keyspace.node.log import Done, Reads, Ready
+from django_keyspace.node.machine import Machine
+from django_keyspace.node.proposals import Group, Proposal, Proposals
+from django_keyspace.node.raft import BadMessage, Entry, Raft, Role, SnapshotRequest, from_wire, to_wire
+from django_keyspace.node.settings import RuntimeSettings
+from django_keyspace.node.snapshot import SnapshotStore
+from django_keyspace.node.snapshot_keeper import KINDS as SNAPSHOT_KINDS
+from django_keyspace.node.snapshot_keeper import SnapshotKeeper
+from django_keyspace.node.waiting import Batch, StoreView, WaitingReads, refuse
+from django_keyspace.operations import Call
+
+logger = logging.getLogger("django_keyspace.node")
+
+RAFT: Final = "raft"
+"""First word of a frame with a message of the core."""
+SAFE: Final = "safe"
+LEASE: Final = "lease"
+SESSION: Final = "session"
+DIRTY: Final = "dirty"
+
+P = ParamSpec("P")
+
+
+def guarded(method: Callable[Concatenate[Runtime, P], None]) -> Callable[Concatenate[Runtime, P], None]:
+    """Make what comes in from outside end the node if something breaks in it that must not, and nothing after that."""
+
+    @functools.wraps(method)
+    def call(self: Runtime, /, *arguments: P.args, **named: P.kwargs) -> None:
+        if self.is_over:
+            return
+        try:
+            method(self, *arguments, **named)
+        except (KeyspaceError, BadMessage):
+            raise
+        except Exception as error:
+            self.fail(error)
+
+    return call
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a runtime is made of; see ``interfaces.py``."""
+
+    clock: NodeClock
+    scheduler: Scheduler
+    writer: Writer
+    journal: Journal
+    snapshots: SnapshotStore
+    machine: Machine
+    links: Links
+    random: Random
+    settings: RuntimeSettings
+    give_up: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStatus:
+    """A node at one moment.
+
+    Attributes:
+        core: what the consensus core says.
+        log_ms: the log clock.
+        pending_calls: writes that wait or are under way.
+        is_full: whether the disk has no room.
+        snapshots: the entries of which there are snapshots.
+        heard_ms_ago: how long ago this node knew of a leader that a majority follows; None if it does not know.
+    """
+
+    core: consensus.Status
+    log_ms: int
+    pending_calls: int
+    is_full: bool
+    snapshots: tuple[int, ...]
+    heard_ms_ago: int | None
+
+
+class Runtime:
+    """One node's part in the replicated log.
+
+    Arguments:
+        node: this node's id among the members.
+        cluster: the cluster's id.
+        parts: what it is made of.
+
+    Attributes:
+        is_over: whether it has been stopped, or has failed.
+        name: the node's name, for people.
+    """
+
+    def __init__(self, node: str, cluster: str, parts: Parts) -> None:
+        self.node = node
+        self.cluster = cluster
+        self.name = name_of(node)
+        self.parts = parts
+        self.settings = parts.settings
+        self.is_over = False
+        self.is_full = False
+        self.on_group: Callable[[int, float], None] | None = None
+        self._clock = parts.clock
+        self._scheduler = parts.scheduler
+        self._machine = parts.machine
+        self._links = parts.links
+        self._log_clock = LogClock(parts.clock, parts.machine.log_ms)
+        self._proposals = Proposals(parts.settings)
+        self._changes: dict[int, tuple[int, Callable[[KeyspaceError | None], None]]] = {}
+        self._handing_over: list[Callable[[KeyspaceError | None], None]] = []
+        self._barrier = ScriptBarrier(self._is_quiet, self._schedule_flush)
+        self._reads = WaitingReads(self._answer_reads)
+        self._gathering: dict[bool, Batch] = {}
+        self._read_floor_ms = 0
+        self._heard_ms: int | None = None
+        self._applier = Applier(
+            parts.machine, parts.scheduler, parts.settings, self._applied, self.fail, self._store_is_full
+        )
+        self._keeper = SnapshotKeeper(
+            cluster,
+            self,
+            parts.machine,
+            parts.snapshots,
+            parts.journal,
+            parts.writer,
+            parts.scheduler,
+            parts.links,
+            parts.settings,
+        )
+        parts.machine.now_ms = self._log_clock.now_ms
+        self._callbacks: list[Callable[[int], None]] = []
+        self._answered = 0
+        self._is_pumping = False
+        self._flush_scheduled = False
+        self._upkeep_under_way = False
+        self._timer: Handle | None = None
+        self._held_back: list[tuple[consensus.Ready, JournalBatch]] | None = None
+        self._has_core = True
+        self._last_tick_ms = 0
+        self._next_upkeep_ms = 0
+        self._was = (Role.FOLLOWER, 0)
+        self._start_core()
+
+    def _start_core(self) -> None:
+        """Begin from what is durable: at the start, and when a full disk has made a write impossible."""
+        parts = self.parts
+        self._life = object()
+        self._hard_state = parts.journal.hard_state()
+        self.raft = Raft(
+            self.node, parts.journal, parts.random, parts.settings.raft, applied=parts.machine.applied_index
+        )
+        self.raft.raise_log_time(self._log_clock.last_ms)
+
+    # --- Beginning and end --------------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a core that takes part."""
+        return self._has_core and not self.is_over
+
+    @property
+    def reads(self) -> Reads | None:
+        """See :attr:`ReplicatedLog.reads`."""
+        return self
+
+    @guarded
+    def start(self) -> None:
+        """Begin to tick."""
+        self._last_tick_ms = self._clock.monotonic_ms()
+        self._next_upkeep_ms = self._last_tick_ms + self.settings.upkeep_ms
+        self._pump()
+        self._timer = self._scheduler.call_later(self.settings.tick_ms, self._tick)
+
+    def fail(self, error: BaseException) -> None:
+        """Something happened after which this node must not go on: end the process."""
+        if self.is_over:
+            return
+        reason = str(error) or type(error).__name__
+        state = self.raft.describe()
+        logger.critical(
+            "Node %s stops: %s At that moment: %s",
+            self.node,
+            reason,
+            state,
+            exc_info=None if isinstance(error, KeyspaceError | consensus.RaftError) else error,
+        )
+        self.raft.fail(reason)
+        self._end()
+        self.parts.give_up(reason)
+
+    def stop(self) -> None:
+        """End it; the journal is closed in good order by who opened it. Call after :meth:`stop_leading` and a drain."""
+        if not self.is_over:
+            self._end()
+            self._refuse_everything(NoConnection(f"Node {self.name} has stopped."))
+
+    def kill(self) -> None:
+        """Forget everything at once, and tell nobody: what a crash does."""
+        self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _refuse_everything(self, error: KeyspaceError) -> None:
+        gathering, self._gathering = self._gathering, {}
+        for batch in gathering.values():
+            refuse(batch, error)
+        self._reads.refuse_all(error)
+        self._lead_no_more(error)
+        self._tell_answered()
+
+    # --- Time ---------------------------------------------------------------------------------------------------------
+
+    @guarded
+    def _tick(self) -> None:
+        self._timer = self._scheduler.call_later(self.settings.tick_ms, self._tick)
+        self._pass_time()
+        self._pump()
+        if self._clock.monotonic_ms() >= self._next_upkeep_ms:
+            self._next_upkeep_ms = self._clock.monotonic_ms() + self.settings.upkeep_ms
+            self._look_after_things()
+
+    def _pass_time(self) -> None:
+        """Deliver the ticks that are due, before anything that came meanwhile (step 11 of the driver's contract)."""
+        due = (self._clock.monotonic_ms() - self._last_tick_ms) // self.settings.tick_ms
+        if due <= 0 or not self._has_core:
+            return
+        self._last_tick_ms += due * self.settings.tick_ms
+        if self.raft.role is Role.LEADER:
+            self.raft.raise_log_time(self._log_clock.now_ms())
+        for _ in range(min(due, 2 * self.settings.raft.election_ticks)):
+            self.raft.tick()
+
+    def _look_after_things(self) -> None:
+        """Once in a while: what is due by the log clock (the leader logs it), snapshots, room on the disk."""
+        if self._held_back is not None or not self._has_core:
+            return
+        if self.is_full:
+            self._look_for_room()
+        self._keeper.look()
+        if self.raft.role is not Role.LEADER or self._upkeep_under_way or self.is_full:
+            return
+        calls = self._machine.due(self._log_clock.now_ms())
+        if calls:
+            self._upkeep_under_way = True
+            self._proposals.account(Proposal(calls, 0, self._upkeep_done))
+            self._propose_group(Group([Proposal(calls, 0, self._upkeep_done)]), calls)
+            self._pump()
+
+    def _upkeep_done(self, results: list[Any]) -> None:
+        self._upkeep_under_way = False
+
+    # --- Writes -------------------------------------------------------------------------------------------------------
+
+    @property
+    def pending_calls(self) -> int:
+        """Writes that are accepted and not answered."""
+        return self._proposals.calls
+
+    def propose(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
+        """See :meth:`ReplicatedLog.propose`. Raises :class:`NotLeader`, :class:`NoSpace`, :class:`Overloaded`."""
+        self._require_leader()
+        self._proposals.put(Proposal(calls, size_bytes, done))
+        self._schedule_flush()
+
+    def propose_held(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
+        """See :meth:`ReplicatedLog.propose_held`."""
+        self._require_leader()
+        proposal = Proposal(calls, size_bytes, done)
+        self._proposals.account(proposal)
+        self._propose_group(Group([proposal]), calls)
+        self._pump()
+
+    def hold(self, granted: Granted) -> Hold:
+        """See :meth:`ReplicatedLog.hold`."""
+        self._require_leader()
+        return self._barrier.hold(granted)
+
+    def let_go(self, turn: Hold) -> None:
+        """See :meth:`ReplicatedLog.let_go`."""
+        self._barrier.let_go(turn)
+
+    def _is_quiet(self) -> bool:
+        """Whether a script may begin: this node leads for sure, and its store has everything that is in the log."""
+        return (
+            self.raft.role is Role.LEADER
+            and not self._proposals.entries
+            and self._applier.is_idle
+            and self.raft.has_applied_all
+        )
+
+    def on_commit(self, callback: Callable[[int], None]) -> None:
+        """See :meth:`ReplicatedLog.on_commit`."""
+        self._callbacks.append(callback)
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_scheduled and not self.is_over:
+            self._flush_scheduled = True
+            self._scheduler.call_soon(self._flush)
+
+    @guarded
+    def _flush(self) -> None:
+        """Pack what has come together, and ask a majority for the reads that have."""
+        self._flush_scheduled = False
+        if not self._has_core:
+            return
+        self._pass_time()
+        self._ask_for_reads()
+        while (
+            self._proposals.is_waiting
+            and not self._barrier.is_held
+            and self._proposals.entries < self.settings.entries_max
+            and self.raft.role is Role.LEADER
+        ):
+            group = self._proposals.take()
+            calls = group[0].calls if len(group) == 1 else [call for proposal in group for call in proposal.calls]
+            self._propose_group(Group(group), calls)
+        self._pump()
+
+    def _propose_group(self, group: Group, calls: Sequence[Call]) -> None:
+        """Make an entry of a group: decide its time, what has to be evicted for it, and what of it cannot be done."""
+        log_ms = self._log_clock.now_ms()
+        plan = self._machine.plan(calls, log_ms)
+        refused: Sequence[KeyspaceError | None] = ()
+        if plan.refusal is not None:
+            refused = [plan.refusal if grows else None for grows in self._machine.growing(calls)]
+            calls = [call for call, error in zip(calls, refused, strict=True) if error is None]
+        upkeep: list[Call] = [("evict", plan.evict)] if plan.evict else []
+        group = group._replace(refused=refused, upkeep=len(upkeep), began_ms=self._clock.monotonic_ms())
+        if not calls and not upkeep:
+            self._answered += len(refused)
+            self._proposals.answer(group, [])
+            return
+        try:
+            entry = self.raft.propose(pack_calls(log_ms, [*upkeep, *calls]))
+        except (consensus.Refused, InvalidArgument) as error:
+            self._answered += len(calls)
+            self._proposals.fail(group, self._public(error))
+            return
+        self._proposals.under_way(entry.index, entry.term, group)
+
+    def _applied(self, entries: Sequence[Entry], results: list[list[Any]]) -> None:
+        """The state machine has applied entries: answer those who wait for them."""
+        for entry, entry_results in zip(entries, results, strict=True):
+            self._keeper.applied_bytes += entry.size_bytes
+            group = self._proposals.applied(entry.index, entry.term, entry_results)
+            if group is not None:
+                count = sum(len(proposal.calls) for proposal in group.proposals)
+                self._answered += count
+                if self.on_group is not None:
+                    self.on_group(count, (self._clock.monotonic_ms() - group.began_ms) / 1000)
+            if entry.index in self._changes:
+                term, done = self._changes.pop(entry.index)
+                done(None if term == entry.term else _overtaken())
+        self.raft.applied(entries[-1].index)
+        self._reads.applied(entries[-1].index)
+        self._barrier.look()
+        if self._proposals.is_waiting:
+            self._schedule_flush()
+        self._pump()
+
+    # --- Reads --------------------------------------------------------------------------------------------------------
+
+    def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
+        """See :meth:`Reads.read`. Errors go to ``ready``, too."""
+        if self._held_back is not None or not self.is_running or not self.raft.replayed:
+            ready(TooStale(f"Node {self.name} is catching up with its cluster. Ask another node."))
+            return
+        if level in (SAFE, LEASE):
+            if self.raft.role is not Role.LEADER:
+                ready(self._not_leader())
+                return
+            is_lease = level == LEASE
+            batch = self._gathering.get(is_lease)
+            if batch is None:
+                batch = self._gathering[is_lease] = Batch(self._log_clock.now_ms(), [])
+                self._schedule_flush()
+            batch.ready.append(ready)
+            return
+        age_ms = self.age_ms
+        if max_staleness_ms is not None and (age_ms is None or age_ms > max_staleness_ms):
+            heard = "has not heard from a leader" if age_ms is None else f"last heard from a leader {age_ms:,} ms ago"
+            ready(TooStale(f"Node {self.name} {heard}, and the read allows {max_staleness_ms:,} ms. Ask another node."))
+        elif min_index <= self._machine.applied_index:
+            ready(self._view(self._log_clock.now_ms(), age_ms))
+        else:
+            self._wait_until_applied(min_index, ready)
+
+    def _wait_until_applied(self, min_index: int, ready: Ready) -> None:
+        """A session has seen more than this node has: it waits a moment for that."""
+        waiting = [ready]
+
+        def answer(view: Any) -> None:
+            if waiting:
+                waiting.pop()(view)
+
+        def give_up() -> None:
+            answer(TooStale(f"Node {self.name} has not applied entry {min_index} yet. Ask the leader."))
+            self._tell_answered()
+
+        self._reads.wait_for(min_index, Batch(self._log_clock.now_ms(), [answer]))
+        self._scheduler.call_later(self.settings.session_wait_ms, give_up)
+
+    @property
+    def age_ms(self) -> int | None:
+        """How long ago, at most, this node's copy was known to be current; None if that is unknown."""
+        if self.raft.role is Role.LEADER:
+            return self.raft.quorum_contact_ticks * self.settings.tick_ms
+        return None if self._heard_ms is None else max(self._clock.monotonic_ms() - self._heard_ms, 0)
+
+    def _view(self, now_ms: int, age_ms: int | None) -> StoreView:
+        # An unknown age is larger than any that somebody would name.
+        return StoreView(
+            self._machine, max(now_ms, self._machine.log_ms), 2**53 if age_ms is None else age_ms, self.name
+        )
+
+    def _ask_for_reads(self) -> None:
+        """Have a majority confirm that this node leads, once for all reads that have come together."""
+        gathering, self._gathering = self._gathering, {}
+        for is_lease, batch in gathering.items():
+            if not is_lease:
+                self.raft.raise_log_time(batch.came_ms)  # the round that confirms the reads carries it
+            try:
+                self._reads.ask(self.raft.read_index(lease=is_lease), batch)
+            except consensus.Refused as error:
+                refuse(batch, self._public(error))
+
+    def _answer_reads(self, batch: Batch) -> None:
+        """Answer reads from the store as it is now.
+
+        By which time? What one safe read saw expire must not come back, under the next leader either, which begins from the
+        latest time that a majority has heard of. So a safe read takes the time when it came, which its own round has told a
+        majority; a lease read, which has no round, the latest time that some round has.
+        """
+        confirmed_ms = self.raft.confirmed_log_time_ms
+        self._read_floor_ms = max(self._read_floor_ms, min(batch.came_ms, confirmed_ms))
+        view = self._view(self._read_floor_ms, 0)
+        for ready in batch.ready:
+            self._answered += 1
+            ready(view)
+
+    # --- Other nodes --------------------------------------------------------------------------------------------------
+
+    @guarded
+    def receive(self, sender: str, frames: Sequence[tuple[Any, ...]]) -> None:
+        """Take what another node has sent.
+
+        Arguments:
+            sender: who it is, as its link knows.
+            frames: of :meth:`Links.send`, in the order of their arrival.
+        Raises:
+            BadMessage: one of them makes no sense. What came before it was used.
+        """
+        if not self._has_core:
+            return
+        self._pass_time()
+        try:
+            for frame in frames:
+                self._receive(sender, frame)
+        finally:
+            self._pump()
+
+    def _receive(self, sender: str, frame: tuple[Any, ...]) -> None:
+        kind = frame[0] if frame else None
+        if kind == RAFT:
+            message = from_wire(frame[1:])
+            if message.sender != sender:
+                raise BadMessage(f"{sender} sent a message of {message.sender}.")
+            if isinstance(message, SnapshotRequest):
+                raise BadMessage(f"{sender} sent a request for a snapshot without the snapshot.")
+            if isinstance(message, consensus.AppendRequest) and message.entries and self.is_full:
+                return  # as if it were lost: there is no room for it
+            self.raft.step(message)
+            if message.term >= self.raft.term and isinstance(message, consensus.AppendRequest | consensus.Heartbeat):
+                self._heard_ms = self._clock.monotonic_ms()
+        elif kind in SNAPSHOT_KINDS:
+            self._keeper.receive(sender, frame)
+        else:
+            raise BadMessage(f"{sender} sent a frame of the unknown kind {kind!r:.40}.")
+
+    @guarded
+    def peer_lost(self, peer: str) -> None:
+        """The link to another node broke, perhaps with messages in it."""
+        if not self._has_core:
+            return
+        self.raft.report_unreachable(peer)
+        self._pump()
+
+    def step(self, message: SnapshotRequest) -> None:
+        """See :class:`snapshot_keeper.Core`."""
+        if self.is_running:
+            self.raft.step(message)
+            self._pump()
+
+    def report_snapshot(self, peer: str, arrived: bool | None) -> None:
+        """See :class:`snapshot_keeper.Core`."""
+        if self.is_running:
+            self.raft.report_snapshot(peer, arrived=arrived)
+            self._pump()
+
+    def membership_at(self, index: int) -> consensus.Membership:
+        """See :class:`snapshot_keeper.Core`."""
+        return self.raft.membership_at(index)
+
+    # --- Changes ------------------------------------------------------------------------------------------------------
+
+    def change(self, change: consensus.Change, done: Callable[[KeyspaceError | None], None]) -> None:
+        """Add, promote or remove a member.
+
+        Arguments:
+            change: which.
+            done: takes None once the change is committed, or why it was refused or nobody knows.
+        """
+        try:
+            self._require_leader()
+            entry = self.raft.propose_change(change)
+        except (consensus.Refused, KeyspaceError) as error:
+            done(self._public(error))
+            return
+        self._changes[entry.index] = (entry.term, done)
+        self._pump()
+
+    def transfer(self, target: str | None, done: Callable[[KeyspaceError | None], None]) -> None:
+        """Hand leadership over.
+
+        Arguments:
+            target: to whom; None: to whoever has most of the log.
+            done: takes None once another node leads, or why not.
+        """
+        try:
+            self._require_leader()
+            self.raft.transfer(target)
+        except (consensus.Refused, KeyspaceError) as error:
+            done(self._public(error))
+            return
+        self._handing_over.append(done)
+        self._scheduler.call_later(2 * self.settings.election_timeout_ms, self._not_handed_over, done)
+        self._pump()
+
+    def _not_handed_over(self, done: Callable[[KeyspaceError | None], None]) -> None:
+        if done in self._handing_over:
+            self._handing_over.remove(done)
+            done(DeadlineExceeded("No other node took over in time. This node leads on."))
+
+    def stop_leading(self, done: Callable[[KeyspaceError | None], None]) -> None:
+        """Hand leadership over if there is somebody, before this node goes. ``done`` as for :meth:`transfer`."""
+        if not self.is_running or self.raft.role is not Role.LEADER:
+            done(None)
+        else:
+            self.transfer(None, done)
+
+    # --- Carrying out -------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Carry out what the core wants done, until it wants nothing. Inner calls leave it to the outer one."""
+        if self._is_pumping or self.is_over:
+            return
+        self._is_pumping = True
+        try:
+            while self.is_running and (ready := self.raft.ready()) is not None:
+                self._carry_out(ready)
+            if self.is_running:
+                self._look_at_role()
+        finally:
+            self._is_pumping = False
+        self._tell_answered()
+
+    def _carry_out(self, ready: consensus.Ready) -> None:
+        for message in ready.messages:
+            if isinstance(message, SnapshotRequest):
+                self._keeper.send(message)
+            else:
+                self._links.send(message.to, (RAFT, *to_wire(message)))
+        if ready.hard_state is not None:
+            self._hard_state = ready.hard_state
+        if ready.must_sync:
+            # A commit index alone is not worth a sync; it goes along with the next batch.
+            batch = JournalBatch(self._hard_state, ready.entries)
+            if self._held_back is not None:
+                self._held_back.append((ready, batch))
+            elif ready.snapshot is not None:
+                self._held_back = [(ready, batch)]
+                self._install()
+            else:
+                self._write(ready.number, batch)
+        if ready.committed:
+            self._applier.put(ready.committed)
+        if ready.reads or ready.refused_reads:
+            for read in ready.reads:
+                self._reads.confirmed(read.read_id, read.index)
+            for read_id in ready.refused_reads:
+                self._reads.refuse(read_id, self._not_leader())
+            self._reads.applied(self._machine.applied_index)
+
+    def _look_at_role(self) -> None:
+        """Has this node begun to lead, or ceased to?"""
+        now = (self.raft.role, self.raft.term)
+        if now == self._was:
+            return
+        led = self._was[0] is Role.LEADER
+        self._was = now
+        if led:
+            self._lead_no_more(self._not_leader())
+        if now[0] is Role.LEADER:
+            logger.info("Node %s leads in term %d", self.node, now[1])
+            self._log_clock.observe(max(self.raft.log_time_ms, self._machine.log_ms))
+            self._schedule_flush()
+
+    def _lead_no_more(self, refusal: KeyspaceError) -> None:
+        logger.info("Node %s does not lead any more (term %d)", self.node, self.raft.term)
+        self._keeper.stop_sending()
+        self._answered += self._proposals.calls
+        self._proposals.leadership_ended(refusal)
+        self._reads.refuse_unconfirmed(refusal)
+        changes, self._changes = self._changes, {}
+        for _, done in changes.values():
+            done(_overtaken())
+        handing_over, self._handing_over = self._handing_over, []
+        for done in handing_over:
+            done(None)
+        self._barrier.refuse_all(refusal)
+
+    def _tell_answered(self) -> None:
+        if self._answered:
+            answered, self._answered = self._answered, 0
+            for callback in self._callbacks:
+                callback(answered)
+
+    # --- The disk -----------------------------------------------------------------------------------------------------
+
+    def _write(self, number: int, batch: JournalBatch) -> None:
+        """Have the disk thread write what the core's `Ready` of that number asks for."""
+        life = self._life
+
+        def done(error: KeyspaceError | None) -> None:
+            self._scheduler.call_threadsafe(self._written, life, number, error)
+
+        self.parts.writer.submit(batch, done)
+
+    @guarded
+    def _written(self, life: object, number: int, error: KeyspaceError | None) -> None:
+        if error is not None and not isinstance(error, NoSpace):
+            self.fail(error)
+        elif life is self._life:
+            if error is not None:
+                self._begin_anew(error)
+                return
+            self._pass_time()
+            self.raft.persisted(number)
+            self._pump()
+
+    def _begin_anew(self, error: KeyspaceError) -> None:
+        """The disk has no room for what the core wants written: forget that, as a crash would, and begin from what is durable.
+
+        Nothing that depends on it has left this node. Until there is room, it takes no entries and does not lead.
+        """
+        logger.error("%s Node %s takes no writes until there is room.", error, self.node)
+        self.is_full = True
+        self._life = object()  # reports of what the old core wanted mean nothing to the new one
+        self._applier.drop()
+        self._refuse_everything(NoSpace(f"The disk of node {self.name} is full. {error}"))
+        self._has_core = False
+        self.raft.fail("The disk is full.")
+
+        def drained(result: KeyspaceError | None) -> None:
+            self._scheduler.call_threadsafe(self._begun_anew)
+
+        self.parts.writer.call(self.parts.journal.accept_again, drained)
+
+    @guarded
+    def _begun_anew(self) -> None:
+        if self._applier.is_busy:
+            self._scheduler.call_later(self.settings.tick_ms, self._begun_anew)
+            return
+        self._has_core = True
+        self._was = (Role.FOLLOWER, 0)
+        self._start_core()
+        self.raft.set_may_lead(False)
+        self._pump()
+
+    def _store_is_full(self, is_full: bool) -> None:
+        """There is no room for what is committed: it waits, and so does whoever reads here; others may lead."""
+        if is_full:
+            logger.error("The store of node %s has no room on the disk for what is committed. It waits.", self.node)
+        self.is_full = is_full
+        self.raft.set_may_lead(not is_full)
+
+    def _look_for_room(self) -> None:
+        if self._applier.is_busy:
+            return  # it looks itself
+        if self.parts.journal.has_room():
+            logger.info("Node %s has room on its disk again", self.node)
+            self.is_full = False
+            self.raft.set_may_lead(True)
+
+    # --- Installing a snapshot ----------------------------------------------------------------------------------------
+
+    def _install(self) -> None:
+        """Let a received snapshot take the place of the store, and then of the log; everything else waits meanwhile."""
+        wanted = self._held_back[0][0].snapshot if self._held_back else None
+        snapshot = next(
+            (one for one in self.parts.snapshots.kept if wanted is not None and one.place == wanted.index), None
+        )
+        if snapshot is None or wanted is None:
+            self.fail(consensus.BrokenInvariant(f"The snapshot {wanted} is to be installed and is not here."))
+            return
+        self._keeper.is_installing = True
+        self._applier.drop()
+        self._reads.refuse_all(TooStale(f"Node {self.name} is catching up with its cluster. Ask another node."))
+        logger.info("Installing the snapshot of entry %d", snapshot.place)
+        self._scheduler.in_thread(
+            "applier", lambda: self._machine.install(self.parts.snapshots, snapshot), self._installed
+        )
+
+    @guarded
+    def _installed(self, result: Exception | None) -> None:
+        if isinstance(result, NoSpace):
+            logger.error("The snapshot cannot be installed: %s It is tried again.", result)
+            self._scheduler.call_later(self.settings.upkeep_ms, self._install_again)
+            return
+        if isinstance(result, Exception):
+            self.fail(result)
+            return
+        meta = self._held_back[0][0].snapshot if self._held_back else None
+        if meta is None:
+            self.fail(consensus.BrokenInvariant("A snapshot was installed that nobody asked for."))
+            return
+        self._log_clock.observe(self._machine.log_ms)
+
+        def restored(error: KeyspaceError | None) -> None:
+            self._scheduler.call_threadsafe(self._restored, error)
+
+        self.parts.writer.call(lambda: self.parts.journal.restore(meta), restored)
+
+    @guarded
+    def _install_again(self) -> None:
+        self._install()
+
+    @guarded
+    def _restored(self, error: KeyspaceError | None) -> None:
+        if error is not None:
+            self.fail(error)
+            return
+        held, self._held_back = self._held_back or [], None
+        self._keeper.is_installing = False
+        later = next((at for at, (ready, _) in enumerate(held) if at and ready.snapshot is not None), len(held))
+        for ready, batch in held[:later]:
+            self._write(ready.number, batch)
+        if later < len(held):
+            self._held_back = held[later:]
+            self._install()
+        self._pump()
+
+    # --- Words --------------------------------------------------------------------------------------------------------
+
+    def status(self) -> RuntimeStatus:
+        """The node at this moment."""
+        return RuntimeStatus(
+            core=self.raft.status(),
+            log_ms=self._log_clock.now_ms(),
+            pending_calls=self._proposals.calls,
+            is_full=self.is_full,
+            snapshots=tuple(snapshot.place for snapshot in self.parts.snapshots.kept),
+            heard_ms_ago=self.age_ms,
+        )
+
+    @property
+    def applied_index(self) -> int:
+        """The last entry that this node has applied."""
+        return self._machine.applied_index
+
+    def members(self) -> dict[str, Any]:
+        """The members, as the operation ``members`` answers it."""
+        membership, nodes = self.raft.membership, []
+        for role, ids in (("voter", membership.voters), ("learner", membership.learners)):
+            nodes += [{"name": name_of(node), "address": self.address_of(node), "role": role} for node in ids]
+        leader = self.raft.leader
+        return {"cluster": self.cluster, "leader": name_of(leader) if leader else None, "nodes": nodes}
+
+    def log_time_ms(self) -> int:
+        """The log clock as this node has it."""
+        return self._log_clock.now_ms()
+
+    def address_of(self, node: str | None) -> str | None:
+        """The address of a member, as the cluster knows it."""
+        info = dict(self.raft.membership.info).get(node or "")
+        try:
+            return str(json.loads(info)["address"]) if info else None
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    def _require_leader(self) -> None:
+        if self.is_over:
+            raise NoConnection(f"Node {self.name} has stopped. Nothing was done.")
+        if self.is_full:
+            raise NoSpace(
+                f"The disk of node {self.name} is full: it takes no writes. Nothing was done. Make room on it."
+            )
+        if self.raft.role is not Role.LEADER:
+            raise self._not_leader()
+
+    def _not_leader(self) -> NotLeader:
+        leader = self.raft.leader if self.raft.leader != self.node else None
+        address = self.address_of(leader)
+        where = f"node {name_of(leader)} at {address or 'an unknown address'} does" if leader else "no node is known to"
+        return NotLeader(f"Node {self.name} does not lead the cluster; {where}. Nothing was done.", leader, address)
+
+    def _public(self, error: Exception) -> KeyspaceError:
+        """What the core refused, in the words of the package."""
+        if isinstance(error, KeyspaceError):
+            return error
+        if isinstance(error, consensus.NotLeader):
+            return self._not_leader()
+        for kind, public in _PUBLIC:
+            if isinstance(error, kind):
+                return public(str(error))
+        raise error
+
+
+_PUBLIC: Final[tuple[tuple[type[Exception], type[KeyspaceError]], ...]] = (
+    (consensus.Overloaded, Overloaded),
+    (consensus.EntryTooLarge, ValueTooLarge),
+    (consensus.ChangeRefused, ChangeRefused),
+    (consensus.TransferRefused, ChangeRefused),
+)
+
+
+def name_of(node: str) -> str:
+    """The name in a member's id, which is followed by a dot and the incarnation."""
+    return node.rpartition(".")[0] or node
+
+
+def _overtaken() -> KeyspaceError:
+    return ChangeRefused(
+        "The node ceased to lead before it knew whether the change is committed. Look at the members, and try again if need be."
+    )

@@ -1,0 +1,115 @@
+"""Reads that wait: for a majority to confirm that this node leads, and for the store to have applied what they must see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, NamedTuple, Protocol
+
+from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.node.log import Ready
+
+
+class Readable(Protocol):
+    """What a view needs of the state machine."""
+
+    @property
+    def applied_index(self) -> int:
+        """The last entry applied."""
+
+    @property
+    def log_ms(self) -> int:
+        """The log clock at that entry."""
+
+    def read(self, now_ms: int, name: str, *arguments: Any) -> Any:
+        """Do a read operation at a log time."""
+
+
+class StoreView:
+    """A node's store at one log time: see :class:`~django_keyspace.node.log.View`.
+
+    Arguments:
+        machine: the state machine.
+        now_ms: the log time by which records are expired.
+        age_ms: see :attr:`View.age_ms`.
+        node: the node's name.
+    """
+
+    __slots__ = ("_machine", "_now_ms", "age_ms", "index", "node")
+
+    def __init__(self, machine: Readable, now_ms: int, age_ms: int, node: str) -> None:
+        self._machine = machine
+        self._now_ms = now_ms
+        self.index = machine.applied_index
+        self.age_ms = age_ms
+        self.node = node
+
+    def read(self, name: str, *arguments: Any) -> Any:
+        """See :meth:`View.read`."""
+        return self._machine.read(self._now_ms, name, *arguments)
+
+
+class Batch(NamedTuple):
+    """Reads that came together, and the log time when they did."""
+
+    came_ms: int
+    ready: list[Ready]
+
+
+class WaitingReads:
+    """The reads of a node that cannot be answered yet.
+
+    Arguments:
+        answer: answers reads from the store as it is now; takes them and the log time when they came.
+    """
+
+    def __init__(self, answer: Callable[[Batch], None]) -> None:
+        self._answer = answer
+        self._unconfirmed: dict[int, Batch] = {}
+        self._unapplied: list[tuple[int, int, Batch]] = []
+        self._count = 0
+
+    def ask(self, read_id: int, batch: Batch) -> None:
+        """A majority was asked, under that id."""
+        self._unconfirmed[read_id] = batch
+
+    def confirmed(self, read_id: int, index: int) -> None:
+        """A majority has confirmed: the reads must see everything up to that index."""
+        batch = self._unconfirmed.pop(read_id, None)
+        if batch is not None:
+            self.wait_for(index, batch)
+
+    def wait_for(self, index: int, batch: Batch) -> None:
+        """Have reads wait until that index is applied."""
+        self._count += 1
+        heappush(self._unapplied, (index, self._count, batch))
+
+    def applied(self, index: int) -> None:
+        """Everything up to that index is applied: answer the reads that wait for no more."""
+        while self._unapplied and self._unapplied[0][0] <= index:
+            self._answer(heappop(self._unapplied)[2])
+
+    def refuse(self, read_id: int, error: KeyspaceError) -> None:
+        """A majority could not be asked."""
+        batch = self._unconfirmed.pop(read_id, None)
+        if batch is not None:
+            refuse(batch, error)
+
+    def refuse_unconfirmed(self, error: KeyspaceError) -> None:
+        """No majority will confirm any of them."""
+        waiting, self._unconfirmed = self._unconfirmed, {}
+        for batch in waiting.values():
+            refuse(batch, error)
+
+    def refuse_all(self, error: KeyspaceError) -> None:
+        """The store will not get there: it is being replaced, or the node stops."""
+        self.refuse_unconfirmed(error)
+        waiting, self._unapplied = self._unapplied, []
+        for _, _, batch in waiting:
+            refuse(batch, error)
+
+
+def refuse(batch: Batch, error: KeyspaceError) -> None:
+    """Tell all reads of a batch why they get no view."""
+    for ready in batch.ready:
+        ready(error)
