@@ -8,7 +8,10 @@ limit before anything is kept or decoded. The bodies:
 ``("proof", bytes)``               The client's second frame, if the node's hello has a proof: see ``handshake.py``.
 ``(id, operation, *arguments)``    A request. The client chooses the id, 1 or more, unique among those in flight.
 ``(id, "ok", result)``             The answer to the request with that id. Answers may come in any order.
+``(id, "ok", result, index)``      The same for a write to a cluster, if the client's hello asks for it.
 ``(id, code, sentence)``           The request failed; the code is a word of ``exceptions.ERRORS_BY_CODE``.
+``(id, "not-leader", (sentence,    The same from a node that does not lead, with the address of the one that does, or None.
+address))``
 ``(0, code, sentence)``            About the connection, and its last frame. After ``no-connection`` (the node is going
                                    away) requests that were not answered before it were not done and will not be.
 =================================  =================================================================================
@@ -302,16 +305,25 @@ class ClientHello:
         cluster: id of the cluster that it expects, None for whichever.
         release: the client's release of this package: for logs only.
         nonce: the client's part of the handshake, None if it has no secret.
+        wants_index: whether a cluster's answers to writes have a fourth part: what the node has applied by then.
     """
 
     version: int = PROTOCOL_VERSION
     cluster: str | None = None
     release: str = ""
     nonce: bytes | None = None
+    wants_index: bool = False
 
     def message(self) -> tuple[Any, ...]:
         """What to encode."""
-        fields = {"cluster": self.cluster, "release": self.release, "role": "client", "nonce": self.nonce}
+        fields: dict[str, Any] = {
+            "cluster": self.cluster,
+            "release": self.release,
+            "role": "client",
+            "nonce": self.nonce,
+        }
+        if self.wants_index:
+            fields["wants_index"] = True
         return (PROTOCOL_NAME, self.version, fields)
 
     @classmethod
@@ -331,6 +343,7 @@ class ClientHello:
             hello_field(fields, "cluster", str, None),
             hello_field(fields, "release", str, ""),
             hello_field(fields, "nonce", bytes, None),
+            hello_field(fields, "wants_index", bool, False),
         )
 
 

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from django_keyspace.backend.embedded import Engine
 from django_keyspace.operations import CHANGES, OPERATIONS
@@ -24,7 +25,8 @@ CLUSTERS_MAX: Final = 16
 """A session remembers what it has seen of so many clusters."""
 
 
-class LastRead(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LastRead:
     """Where the answer of a read came from, and what it is as of.
 
     Attributes:

@@ -12,15 +12,23 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
-from django_keyspace.exceptions import AuthenticationFailed, KeyspaceError, NoConnection, Overloaded, ProtocolError
+from django_keyspace.exceptions import (
+    AuthenticationFailed,
+    KeyspaceError,
+    NoConnection,
+    NotLeader,
+    NotSupported,
+    Overloaded,
+    ProtocolError,
+)
 from django_keyspace.handshake import NONCE_BYTES, PROOF, client_proof, new_nonce, node_proof, require_same
-from django_keyspace.node.log import ReplicatedLog, View
-from django_keyspace.node.metrics import Metrics
-from django_keyspace.node.scripts import ScriptService
-from django_keyspace.operations import RUNS, WRITES, Limits, check_call
+from django_keyspace.node.log import View
+from django_keyspace.node.service import Service
+from django_keyspace.operations import RUNS, WRITES, check_call
 from django_keyspace.ordinary import is_ordinary
+from django_keyspace.store.queries import carry_out
 from django_keyspace.wire import (
     CONNECTION_ID,
     HELLO_BYTES_MAX,
@@ -34,6 +42,9 @@ from django_keyspace.wire import (
     NodeHello,
 )
 
+_SPECIAL: Final = RUNS | {"at", "members"}
+"""Operations that are neither writes nor plain reads."""
+
 logger = logging.getLogger("django_keyspace.node")
 
 WRITES_IN_FLIGHT_MAX: Final = 1_024
@@ -45,32 +56,6 @@ OUTPUT_FLUSH_BYTES: Final = 128 * 1024
 HELLO_TIMEOUT_S: Final = 10.0
 FAREWELL_TIMEOUT_S: Final = 0.3
 """How long a connection that was told to go may take to go."""
-
-
-class ReadStore(Protocol):
-    """What a connection needs of a store."""
-
-    def read(self, name: str, *arguments: Any) -> Any:
-        """Do a read operation, in the calling thread."""
-
-    def log_time_ms(self) -> int:
-        """The log clock now."""
-
-
-class Service(Protocol):
-    """What a connection needs of its server."""
-
-    store: ReadStore
-    log: ReplicatedLog
-    scripts: ScriptService | None
-    limits: Limits
-    hello: NodeHello
-    secret: bytes | None
-    metrics: Metrics
-    connections: set[ClientConnection]
-    connections_max: int
-    draining: bool
-    unflushed: set[ClientConnection]
 
 
 class ClientConnection(asyncio.Protocol):
@@ -99,6 +84,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._greeted = False
+        self._wants_index = False
         self._expected_proof: bytes | None = None
         self._writing_paused = False
         self._reading_paused = False
@@ -253,20 +239,35 @@ class ClientConnection(asyncio.Protocol):
                 self._in_flight += 1
                 self._in_flight_bytes += size_bytes
                 return None
-            if name in RUNS and self._service.scripts is not None:
-                self._service.scripts.submit(call, partial(self._ran, request_id, len(body)))
-                self._in_flight += 1
-                self._in_flight_bytes += len(body)
-                return None
+            if name in _SPECIAL:
+                return self._serve_special(request_id, call, len(body))
             if self._reads is None:
                 return self._answer(request_id, OK, self._read(*call))
             self._in_flight += 1
             self._reads.read("safe", partial(self._readable, request_id, call))
             return None
         except KeyspaceError as error:
-            return self._answer(request_id, error.code, str(error))
+            return self._refuse(request_id, error)
         except Exception:
             return self._answer_fault(request_id, str(call[0]))
+
+    def _serve_special(self, request_id: int, call: tuple[Any, ...], size_bytes: int) -> bytes | None:
+        """Serve what is neither a write nor a plain read."""
+        service = self._service
+        if call[0] == "members":
+            return self._answer(request_id, OK, service.members())
+        if call[0] == "at":
+            if self._reads is None:
+                return self._answer(request_id, OK, (*self._read(*call)[:3], service.hello.node))
+            self._in_flight += 1
+            self._reads.read(call[1], partial(self._readable, request_id, call), call[2], call[3])
+            return None
+        if service.scripts is None:
+            raise NotSupported("This node runs no scripts. Nothing was changed.")
+        service.scripts.submit(call, partial(self._ran, request_id, size_bytes))
+        self._in_flight += 1
+        self._in_flight_bytes += size_bytes
+        return None
 
     def _readable(self, request_id: int, call: tuple[Any, ...], view: View | KeyspaceError) -> None:
         """A read may be answered now, or not at all."""
@@ -274,9 +275,13 @@ class ClientConnection(asyncio.Protocol):
         try:
             if isinstance(view, KeyspaceError):
                 raise view
-            frame = self._answer(request_id, OK, view.read(*call))
+            if call[0] == "at":
+                result = carry_out(view.read, 0, view.index, call[4])
+                frame = self._answer(request_id, OK, (result, view.index, view.age_ms, view.node))
+            else:
+                frame = self._answer(request_id, OK, view.read(*call))
         except KeyspaceError as error:
-            frame = self._answer(request_id, error.code, str(error))
+            frame = self._refuse(request_id, error)
         except Exception:
             frame = self._answer_fault(request_id, str(call[0]))
         self._put(frame)
@@ -295,9 +300,12 @@ class ClientConnection(asyncio.Protocol):
         self._in_flight_bytes -= size_bytes
         result = results[0]
         if not isinstance(result, Exception):
-            frame = self._answer(request_id, OK, result)
+            if self._wants_index and self._reads is not None:
+                frame = self._answer(request_id, OK, result, self._reads.applied_index)
+            else:
+                frame = self._answer(request_id, OK, result)
         elif isinstance(result, KeyspaceError):
-            frame = self._answer(request_id, result.code, str(result))
+            frame = self._refuse(request_id, result)
         else:
             logger.error("A write failed in a way that it should not", exc_info=result)
             frame = self._answer(
@@ -306,10 +314,16 @@ class ClientConnection(asyncio.Protocol):
         self._put(frame)
         self._service.unflushed.add(self)
 
-    def _answer(self, request_id: int, status: str, result: Any) -> bytes:
+    def _refuse(self, request_id: int, error: KeyspaceError) -> bytes:
+        """The frame that says that something was not done, and why."""
+        return self._answer(
+            request_id, error.code, (str(error), error.address) if isinstance(error, NotLeader) else str(error)
+        )
+
+    def _answer(self, request_id: int, status: str, result: Any, *index: int) -> bytes:
         """The frame of an answer."""
         try:
-            frame = self._encode((request_id, status, result))
+            frame = self._encode((request_id, status, result, *index))
         except KeyspaceError as error:
             status = error.code
             frame = self._encode((request_id, error.code, str(error)))
@@ -375,6 +389,7 @@ class ClientConnection(asyncio.Protocol):
             raise ProtocolError(
                 f"The client looks for cluster {hello.cluster:.80}; node {service.hello.node} is not part of it."
             )
+        self._wants_index = hello.wants_index
         if service.secret is None:
             own = service.hello
             self._welcome()

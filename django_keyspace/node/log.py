@@ -66,6 +66,13 @@ Ready = Callable[[View | KeyspaceError], None]
 class Reads(Protocol):
     """Tells when a read may be answered from the local store."""
 
+    @property
+    def applied_index(self) -> int:
+        """The last entry of the log that the local store holds."""
+
+    def members(self) -> dict[str, Any]:
+        """What the operation ``members`` answers, as far as this node knows."""
+
     def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
         """Have a read told when and from what it may be answered.
 

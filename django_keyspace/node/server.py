@@ -17,10 +17,11 @@ from django_keyspace import __version__
 from django_keyspace.exceptions import ConfigurationError, KeyspaceError, NoConnection
 from django_keyspace.node.auth import ServerTls
 from django_keyspace.node.config import NodeConfig, format_address
-from django_keyspace.node.connection import HELLO_TIMEOUT_S, ClientConnection, ReadStore, connection_factory
-from django_keyspace.node.metrics import Metrics
+from django_keyspace.node.connection import HELLO_TIMEOUT_S, ClientConnection, connection_factory
 from django_keyspace.node.log import ReplicatedLog
+from django_keyspace.node.metrics import Metrics
 from django_keyspace.node.scripts import ScriptService
+from django_keyspace.node.service import ReadStore
 from django_keyspace.operations import Limits
 from django_keyspace.wire import PROTOCOL_VERSION, NodeHello, frame_bytes_max_for
 
@@ -77,6 +78,7 @@ class Server:
         self.connections: set[ClientConnection] = set()
         self.connections_max = config.connections_max
         self.draining = False
+        self.address = ""
         self.unflushed: set[ClientConnection] = set()
         """Connections with answers to writes of the group that is being answered."""
         self._listeners: list[asyncio.AbstractServer] = []
@@ -106,7 +108,15 @@ class Server:
             raise ConfigurationError(_cannot_listen(config, error)) from error
         self._listeners.append(server)
         name: Any = listening.getsockname()
-        return format_address(name[0], name[1])
+        self.address = format_address(name[0], name[1])
+        return self.address
+
+    def members(self) -> dict[str, Any]:
+        """What the operation ``members`` answers: the nodes of the cluster, or this one alone."""
+        if self.log.reads is not None:
+            return self.log.reads.members()
+        node = self.config.node_id
+        return {"cluster": None, "leader": node, "nodes": [{"name": node, "address": self.address, "role": "voter"}]}
 
     async def listen_unix(self, path: str) -> bool:
         """Open the listener on a Unix socket as well. It has no TLS, since nothing leaves the machine.

@@ -93,6 +93,8 @@ class EmbeddedPlace(Place):
 class NodePlace(Place):
     """A node process on this machine."""
 
+    nodes = 1
+
     def __init__(self, location: str, **options: Any) -> None:
         self._stem = location.rpartition("/")[0]
         self.options = {**self.options, **options}

@@ -1,0 +1,43 @@
+"""What a client's connection needs of its server, and of its store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from django_keyspace.node.log import ReplicatedLog
+from django_keyspace.node.metrics import Metrics
+from django_keyspace.node.scripts import ScriptService
+from django_keyspace.operations import Limits
+from django_keyspace.wire import NodeHello
+
+if TYPE_CHECKING:
+    from django_keyspace.node.connection import ClientConnection
+
+
+class ReadStore(Protocol):
+    """What a connection needs of a store."""
+
+    def read(self, name: str, *arguments: Any) -> Any:
+        """Do a read operation, in the calling thread."""
+
+    def log_time_ms(self) -> int:
+        """The log clock now."""
+
+
+class Service(Protocol):
+    """What a connection needs of its server."""
+
+    store: ReadStore
+    log: ReplicatedLog
+    scripts: ScriptService | None
+    limits: Limits
+    hello: NodeHello
+    secret: bytes | None
+    metrics: Metrics
+    connections: set[ClientConnection]
+    connections_max: int
+    draining: bool
+    unflushed: set[ClientConnection]
+
+    def members(self) -> dict[str, Any]:
+        """What the operation ``members`` answers."""
