@@ -25,17 +25,37 @@ class ServerTls:
     """
 
     def __init__(self, cert: str, key: str, ca: str | None) -> None:
-        self._cert, self._key = cert, key
+        self._cert, self._key, self._ca = cert, key, ca
         self.wants_certificates = ca is not None
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self.dialling: ssl.SSLContext | None = None
+        """For connections that this node opens to others; None before :meth:`meet_peers`."""
         self._load()
         if ca is not None:
-            try:
-                self.context.load_verify_locations(ca)
-            except (OSError, ValueError) as error:
-                raise ConfigurationError(f"The authorities in {ca} cannot be used: {_why(error)}.") from error
+            _trust(self.context, ca)
             self.context.verify_mode = ssl.CERT_REQUIRED
+
+    def meet_peers(self, ca: str | None) -> None:
+        """Prepare for links between nodes: each shows the other one its certificate.
+
+        Arguments:
+            ca: file with the authorities of the nodes' certificates; None: those of clients', or those of the system.
+        """
+        if ca is not None:
+            _trust(self.context, ca)
+        elif not self.wants_certificates:
+            self.context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+        if not self.wants_certificates:
+            # Whoever is a client need not show one. Whoever is a node must: see ``peers.py``.
+            self.context.verify_mode = ssl.CERT_OPTIONAL
+        self.dialling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.dialling.minimum_version = ssl.TLSVersion.TLSv1_3
+        if ca is not None or self._ca is not None:
+            _trust(self.dialling, ca or self._ca or "")
+        else:
+            self.dialling.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        self._load()
 
     def reload(self) -> bool:
         """Read certificate and key again: connections from now on get the new ones. False if that failed, and why is logged."""
@@ -51,11 +71,19 @@ class ServerTls:
 
     def _load(self) -> None:
         try:
-            self.context.load_cert_chain(self._cert, self._key)
+            for context in filter(None, (self.context, self.dialling)):
+                context.load_cert_chain(self._cert, self._key)
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"The certificate {self._cert} with the key {self._key} cannot be used: {_why(error)}."
             ) from error
+
+
+def _trust(context: ssl.SSLContext, ca: str) -> None:
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"The authorities in {ca} cannot be used: {_why(error)}.") from error
 
 
 def _why(error: Exception) -> str:

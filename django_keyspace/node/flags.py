@@ -21,10 +21,14 @@ from django_keyspace.node.config import (
     DURABILITY_DEFAULT,
     LOG_FORMATS,
     PORT_DEFAULT,
+    SNAPSHOT_ENTRIES_DEFAULT,
     NodeConfig,
+    format_address,
     parse_listen,
+    parse_peer,
     parse_size,
 )
+from django_keyspace.node.settings import ELECTION_TIMEOUT_MS
 from django_keyspace.operations import DATABASES_DEFAULT, VALUE_BYTES_MAX_DEFAULT
 from django_keyspace.store.options import DURABILITIES, MAX_BYTES_DEFAULT
 
@@ -43,6 +47,8 @@ class Flag:
         choices: the only values, if there are some.
         is_number: whether its value is a plain number.
         short: another form of it on the command line.
+        is_fraction: whether its value is a number with a point.
+        is_repeated: whether it may be given several times; elsewhere its value is a list.
     """
 
     word: str
@@ -52,6 +58,13 @@ class Flag:
     choices: tuple[str, ...] | None = None
     is_number: bool = False
     short: str | None = None
+    is_fraction: bool = False
+    is_repeated: bool = False
+
+    @property
+    def kind(self) -> type:
+        """What its value is."""
+        return int if self.is_number else float if self.is_fraction else str
 
     @property
     def flag(self) -> str:
@@ -114,6 +127,55 @@ FLAGS: Final = (
         f"Lua files, or folders of them, with {os.pathsep} between them: their functions are there for every client.",
         short="-scr",
     ),
+    Flag(
+        "peer",
+        "NAME=HOST:PORT",
+        None,
+        "Another node of the cluster that this node founds at its first start; once for each. Later starts ignore it: then "
+        "the members are what the cluster knows.",
+        is_repeated=True,
+    ),
+    Flag(
+        "join",
+        "HOST:PORT,...",
+        None,
+        "Members of a cluster that this node joins as a learner at its first start.",
+    ),
+    Flag(
+        "advertise",
+        "HOST:PORT",
+        None,
+        "Where the other nodes and the clients of a cluster reach this node, if that is not what it listens on.",
+    ),
+    Flag(
+        "election_timeout_ms",
+        "N",
+        ELECTION_TIMEOUT_MS,
+        "Of a cluster: nodes that hear no leader for so long, in milliseconds, elect another one. The same on all nodes.",
+        is_number=True,
+    ),
+    Flag(
+        "lease_drift_max",
+        "FRACTION",
+        None,
+        "Allows reads by lease in a cluster, which are right as long as no node's clock runs faster than another's by more than "
+        "this, such as 0.1.",
+        is_fraction=True,
+    ),
+    Flag(
+        "snapshot_entries",
+        "N",
+        SNAPSHOT_ENTRIES_DEFAULT,
+        "Of a cluster: entries of the log between two snapshots of the store.",
+        is_number=True,
+    ),
+    Flag(
+        "tls_peer_ca",
+        "FILE",
+        None,
+        "Nodes of a cluster show each other their certificates, signed by one of these authorities (PEM). Without it: by those "
+        "of --tls-ca, or by those that the system trusts.",
+    ),
     Flag("log_format", "WORD", "text", "text: lines for people. json: one object per line.", choices=LOG_FORMATS),
 )
 """The table."""
@@ -137,7 +199,8 @@ def add_arguments(parser: argparse.ArgumentParser, defaults: Mapping[str, Any] |
             *filter(None, (row.flag, row.short)),
             metavar=None if row.choices else row.metavar,
             choices=row.choices,
-            type=int if row.is_number else str,
+            type=row.kind,
+            action="append" if row.is_repeated else "store",
             help=row.help + (f" Default: {default}." if default is not None else ""),
         )
     parser.add_argument(
@@ -198,7 +261,27 @@ def config_from(
         http_token=environment.get("KEYSPACE_HTTP_TOKEN") or None,
         log_format=values["log_format"],
         scripts=_paths(values["scripts"]),
+        peers=tuple(map(parse_peer, _peers(values["peer"]))),
+        join=tuple(_address(text) for text in str(values["join"] or "").split(",") if text.strip()),
+        advertise=_address(str(values["advertise"])) if values["advertise"] else None,
+        election_timeout_ms=values["election_timeout_ms"],
+        lease_drift_max=values["lease_drift_max"],
+        snapshot_entries=values["snapshot_entries"],
+        tls_peer_ca=_path(values["tls_peer_ca"]),
     )
+
+
+def _address(text: str) -> str:
+    return format_address(*parse_listen(text.strip()))
+
+
+def _peers(value: Any) -> list[str]:
+    """A list of ``NAME=HOST:PORT``, also from a table of names and addresses."""
+    if isinstance(value, Mapping):
+        return [f"{name}={address}" for name, address in value.items()]
+    if not isinstance(value, list | tuple | None) or not all(isinstance(text, str) for text in value or ()):
+        raise ConfigurationError(f"peer must be a list of NAME=HOST:PORT, not {value!r:.80}.")
+    return list(value or ())
 
 
 def _path(value: Any) -> str | None:
@@ -215,6 +298,8 @@ def _check_value(row: Flag, value: Any) -> None:
         raise ConfigurationError(f"{row.word} must be one of {', '.join(row.choices)}, not {value!r:.80}.")
     if row.is_number and type(value) is not int:
         raise ConfigurationError(f"{row.word} must be a whole number, not {value!r:.80}.")
+    if row.is_fraction and type(value) not in (int, float, type(None)):
+        raise ConfigurationError(f"{row.word} must be a number, not {value!r:.80}.")
 
 
 def _read_toml(path: str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class PeerHello:
         purpose: :data:`LINK` or :data:`ASK`.
         address: where it can be reached.
         entry_version: the newest version of the log's entries that it reads.
+        store: what has to be equal on all nodes: the number of databases, and the largest value in bytes.
         is_member: whether it is a member of its cluster, as far as it knows itself.
         release: its release of this package: for logs only.
         version: of the links between nodes.
@@ -57,6 +58,7 @@ class PeerHello:
     purpose: str
     address: str
     entry_version: int
+    store: tuple[int, ...]
     is_member: bool = False
     release: str = ""
     version: int = PEER_VERSION
@@ -102,6 +104,7 @@ class PeerHello:
             hello_field(fields, "purpose", str),
             hello_field(fields, "address", str, ""),
             hello_field(fields, "entry_version", int),
+            hello_field(fields, "store", tuple),
             hello_field(fields, "is_member", bool, False),
             hello_field(fields, "release", str, ""),
             version,

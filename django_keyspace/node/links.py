@@ -53,8 +53,8 @@ class LinkOwner(Protocol):
     def link_up(self, link: PeerLink) -> None:
         """Both sides have greeted each other. Raises :class:`KeyspaceError` to close it."""
 
-    def link_frame(self, link: PeerLink, frame: Any) -> None:
-        """A frame has come. Raises :class:`KeyspaceError` to close the link."""
+    def link_frames(self, link: PeerLink, frames: list[Any]) -> None:
+        """Frames have come. Raises :class:`KeyspaceError` to close the link."""
 
     def link_down(self, link: PeerLink, error: Exception | None) -> None:
         """The connection is gone; called once for each."""
@@ -111,6 +111,11 @@ class PeerLink(asyncio.Protocol):
         return self._greeting.peer
 
     @property
+    def is_greeted(self) -> bool:
+        """Whether the other node has said who it is."""
+        return self._greeting.peer is not None
+
+    @property
     def shows_certificate(self) -> bool:
         """Whether the other side has shown a certificate that was accepted."""
         return self._transport is not None and bool(self._transport.get_extra_info("peercert"))
@@ -158,23 +163,28 @@ class PeerLink(asyncio.Protocol):
                 return
             data = b""
             self._greet(self._decode(bodies[0]))
-        for body in self._reader.feed(data):
-            first = body[0]
-            if first > ALIVE:
-                self._owner.link_frame(self, self._decode(body))
-            elif first != ALIVE:
-                self._take_piece(body, is_last=first == LAST)
-            if self._transport is None:
-                return
+        frames: list[Any] = []
+        try:
+            for body in self._reader.feed(data):
+                first = body[0]
+                if first > ALIVE:
+                    frames.append(self._decode(body))
+                elif first != ALIVE and (whole := self._take_piece(body, is_last=first == LAST)):
+                    frames.append(self._decode(whole))
+        finally:
+            if frames:
+                self._owner.link_frames(self, frames)
 
-    def _take_piece(self, body: bytes, *, is_last: bool) -> None:
+    def _take_piece(self, body: bytes, *, is_last: bool) -> bytes | None:
+        """Put a piece to those before it. Returns: the whole frame, if this was the last."""
         pieces = self._pieces
         if len(pieces) + len(body) - 1 > self._frame_bytes_max:
             raise ProtocolError(f"A frame in pieces is longer than the limit of {self._frame_bytes_max:,} bytes.")
         pieces += memoryview(body)[1:]
-        if is_last:
-            self._pieces = bytearray()
-            self._owner.link_frame(self, self._decode(bytes(pieces)))
+        if not is_last:
+            return None
+        self._pieces = bytearray()
+        return bytes(pieces)
 
     def pause_writing(self) -> None:
         """The other side takes no more for now."""

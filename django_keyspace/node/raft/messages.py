@@ -248,6 +248,11 @@ _CLASSES: Final = tuple(_FIELDS)
 _CODES: Final = {cls: code for code, cls in enumerate(_CLASSES)}
 
 
+def code_of(kind: type[Any]) -> int:
+    """The first part of the wire form of all messages of a class."""
+    return _CODES[kind]
+
+
 def to_wire(message: Message) -> tuple[Any, ...]:
     """A message as nested plain tuples: a code and its fields."""
     code = _CODES[type(message)]
