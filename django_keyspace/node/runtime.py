@@ -47,7 +47,7 @@ from django_keyspace.node.settings import RuntimeSettings
 from django_keyspace.node.snapshot import SnapshotStore
 from django_keyspace.node.snapshot_keeper import KINDS as SNAPSHOT_KINDS
 from django_keyspace.node.snapshot_keeper import SnapshotKeeper
-from django_keyspace.node.waiting import Batch, StoreView, WaitingReads, refuse
+from django_keyspace.node.waiting import Batch, StoreView, WaitingReads
 from django_keyspace.operations import Call
 
 logger = logging.getLogger("django_keyspace.node")
@@ -147,7 +147,7 @@ class Runtime:
         self._changes: dict[int, tuple[int, Callable[[KeyspaceError | None], None]]] = {}
         self._handing_over: list[Callable[[KeyspaceError | None], None]] = []
         self._barrier = ScriptBarrier(self._is_quiet, self._schedule_flush)
-        self._reads = WaitingReads(self._answer_reads)
+        self._reads = WaitingReads(self._answer_reads, self._refuse_reads)
         self._gathering: dict[bool, Batch] = {}
         self._read_floor_ms = 0
         self._heard_ms: int | None = None
@@ -164,6 +164,7 @@ class Runtime:
             parts.scheduler,
             parts.links,
             parts.settings,
+            parts.random,
         )
         parts.machine.now_ms = self._log_clock.now_ms
         self._callbacks: list[Callable[[int], None]] = []
@@ -244,7 +245,7 @@ class Runtime:
     def _refuse_everything(self, error: KeyspaceError) -> None:
         gathering, self._gathering = self._gathering, {}
         for batch in gathering.values():
-            refuse(batch, error)
+            self._refuse_reads(batch, error)
         self._reads.refuse_all(error)
         self._lead_no_more(error)
         self._tell_answered()
@@ -435,10 +436,12 @@ class Runtime:
                 waiting.pop()(view)
 
         def give_up() -> None:
-            answer(TooStale(f"Node {self.name} has not applied entry {min_index} yet. Ask the leader."))
-            self._tell_answered()
+            if waiting:
+                self._answered += 1
+                answer(TooStale(f"Node {self.name} has not applied entry {min_index} yet. Ask the leader."))
+                self._tell_answered()
 
-        self._reads.wait_for(min_index, Batch(self._log_clock.now_ms(), [answer]))
+        self._reads.wait_for(min_index, Batch(0, [answer], is_confirmed=False))
         self._scheduler.call_later(self.settings.session_wait_ms, give_up)
 
     @property
@@ -463,7 +466,7 @@ class Runtime:
             try:
                 self._reads.ask(self.raft.read_index(lease=is_lease), batch)
             except consensus.Refused as error:
-                refuse(batch, self._public(error))
+                self._refuse_reads(batch, self._public(error))
 
     def _answer_reads(self, batch: Batch) -> None:
         """Answer reads from the store as it is now.
@@ -472,12 +475,20 @@ class Runtime:
         latest time that a majority has heard of. So a safe read takes the time when it came, which its own round has told a
         majority; a lease read, which has no round, the latest time that some round has.
         """
-        confirmed_ms = self.raft.confirmed_log_time_ms
-        self._read_floor_ms = max(self._read_floor_ms, min(batch.came_ms, confirmed_ms))
-        view = self._view(self._read_floor_ms, 0)
+        if batch.is_confirmed:
+            confirmed_ms = self.raft.confirmed_log_time_ms
+            self._read_floor_ms = max(self._read_floor_ms, min(batch.came_ms, confirmed_ms))
+            view = self._view(self._read_floor_ms, 0)
+        else:
+            view = self._view(self._log_clock.now_ms(), self.age_ms)
+        self._answered += len(batch.ready)
         for ready in batch.ready:
-            self._answered += 1
             ready(view)
+
+    def _refuse_reads(self, batch: Batch, error: KeyspaceError) -> None:
+        self._answered += len(batch.ready)
+        for ready in batch.ready:
+            ready(error)
 
     # --- Other nodes --------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from random import Random
 from typing import Any, Final, Protocol
 
 from django_keyspace.exceptions import DiskFailed, KeyspaceError
@@ -29,6 +30,8 @@ from django_keyspace.node.transfer import (
 logger = logging.getLogger("django_keyspace.node")
 
 THREAD: Final = "snapshot"
+JITTER: Final = 0.25
+"""By so much, as a share, nodes differ in when they make a snapshot."""
 BEGIN: Final = "begin"
 CHUNK: Final = "chunk"
 ACK: Final = "ack"
@@ -80,7 +83,7 @@ class SnapshotKeeper:
     Arguments:
         cluster: the cluster's id.
         core: the runtime.
-        machine, snapshots, journal, writer, scheduler, links, settings: the parts of the node.
+        machine, snapshots, journal, writer, scheduler, links, settings, random: the parts of the node.
 
     Attributes:
         is_installing: the runtime is replacing the store: nothing is made or received meanwhile.
@@ -98,7 +101,12 @@ class SnapshotKeeper:
         scheduler: Scheduler,
         links: Links,
         settings: RuntimeSettings,
+        random: Random,
     ) -> None:
+        # Not all nodes at the same entry: a snapshot takes time from everything else.
+        share = 1 + JITTER * random.random()
+        self._entries_max = int(settings.snapshot_entries * share)
+        self._bytes_max = int(settings.snapshot_bytes * share)
         self._cluster = cluster
         self._core = core
         self._machine = machine
@@ -123,9 +131,7 @@ class SnapshotKeeper:
         """Make a snapshot if enough has happened since the last one."""
         latest = self._snapshots.latest
         entries = self._machine.applied_index - (latest.place if latest is not None else 0)
-        if entries >= self._settings.snapshot_entries or (
-            entries and self.applied_bytes >= self._settings.snapshot_bytes
-        ):
+        if entries >= self._entries_max or (entries and self.applied_bytes >= self._bytes_max):
             self.make()
 
     def make(self) -> None:

@@ -50,21 +50,30 @@ class StoreView:
 
 
 class Batch(NamedTuple):
-    """Reads that came together, and the log time when they did."""
+    """Reads that came together.
+
+    Attributes:
+        came_ms: the log time when they did.
+        ready: what takes their views.
+        is_confirmed: whether a majority confirms what they see; otherwise they are of this node's copy, as old as it may be.
+    """
 
     came_ms: int
     ready: list[Ready]
+    is_confirmed: bool = True
 
 
 class WaitingReads:
     """The reads of a node that cannot be answered yet.
 
     Arguments:
-        answer: answers reads from the store as it is now; takes them and the log time when they came.
+        answer: answers reads from the store as it is now.
+        refuse: tells reads why they get no view.
     """
 
-    def __init__(self, answer: Callable[[Batch], None]) -> None:
+    def __init__(self, answer: Callable[[Batch], None], refuse: Callable[[Batch, KeyspaceError], None]) -> None:
         self._answer = answer
+        self._refuse = refuse
         self._unconfirmed: dict[int, Batch] = {}
         self._unapplied: list[tuple[int, int, Batch]] = []
         self._count = 0
@@ -93,23 +102,17 @@ class WaitingReads:
         """A majority could not be asked."""
         batch = self._unconfirmed.pop(read_id, None)
         if batch is not None:
-            refuse(batch, error)
+            self._refuse(batch, error)
 
     def refuse_unconfirmed(self, error: KeyspaceError) -> None:
         """No majority will confirm any of them."""
         waiting, self._unconfirmed = self._unconfirmed, {}
         for batch in waiting.values():
-            refuse(batch, error)
+            self._refuse(batch, error)
 
     def refuse_all(self, error: KeyspaceError) -> None:
         """The store will not get there: it is being replaced, or the node stops."""
         self.refuse_unconfirmed(error)
         waiting, self._unapplied = self._unapplied, []
         for _, _, batch in waiting:
-            refuse(batch, error)
-
-
-def refuse(batch: Batch, error: KeyspaceError) -> None:
-    """Tell all reads of a batch why they get no view."""
-    for ready in batch.ready:
-        ready(error)
+            self._refuse(batch, error)
