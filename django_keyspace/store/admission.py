@@ -15,6 +15,7 @@ from django_keyspace.exceptions import NoSpace
 from django_keyspace.operations import OPERATIONS, Call
 from django_keyspace.store import eviction
 from django_keyspace.store.apply import apply
+from django_keyspace.store.record import unpack_header
 
 if TYPE_CHECKING:
     from random import Random
@@ -49,7 +50,7 @@ class Admission:
         self._tolerance = options.max_bytes >> 5
         self._is_full = False
         self._planned: dict[eviction.Address, int] = {}
-        self._planned_ms = 0
+        self._planned_ms = self._planned_revision = 0
         self._path = path
         self._counters = counters
 
@@ -91,15 +92,23 @@ class Admission:
         now_ms = context.log_time_ms
         if not self._planned_ms <= now_ms < self._planned_ms + PLAN_HOLDS_MS:
             self._planned = {}
-        # Those that have gone are in the fill already.
-        self._planned = {address: size for address, size in self._planned.items() if _is_there(context, address)}
+        # Those that have gone, or gone and come again, are in the fill already.
+        self._planned = {
+            address: size for address, size in self._planned.items() if self._is_on_its_way(context, address)
+        }
         used -= sum(self._planned.values())
         chosen: dict[eviction.Address, int] = {}
         has_more = False
         if self._limit < used + incoming and incoming < self._limit:
             chosen, has_more = self._choose(context, used, incoming, generator)
             self._planned_ms = now_ms
+            self._planned_revision = context.store.read_meta(context.txn).revision
         return list(chosen), self._judge(used - sum(chosen.values()), incoming, has_more)
+
+    def _is_on_its_way(self, context: WriteContext, address: eviction.Address) -> bool:
+        """Whether what was planned to be evicted is still the record that it was."""
+        stored, _ = context.find(*address)
+        return stored is not None and unpack_header(stored)[3] <= self._planned_revision
 
     def _weigh(self, context: WriteContext, calls: Sequence[Call]) -> tuple[int, int, bool]:
         """``(used, incoming, is_short)``: bytes, and whether there is too little room for operations that grow."""
@@ -162,10 +171,6 @@ class Admission:
             if used + incoming <= self._enough(round_number):
                 break
         return used, True
-
-
-def _is_there(context: WriteContext, address: eviction.Address) -> bool:
-    return context.find(*address)[0] is not None
 
 
 def grows(call: Call) -> bool:

@@ -1,9 +1,9 @@
 """One number for all that a store holds: nodes whose stores have the same digest at the same index hold the same.
 
 What counts is content: records with their headers, the deadline index, names' deadlines, clients' sessions, the counts of
-records that must not be evicted, and of the meta record the format, the revision, the log clock and whether there is an
-overlay. How pages lie, which boot it was, and whether the store was closed well do not count, and neither do databases
-without entries: a store that was opened with more of them holds no more.
+records that must not be evicted and of the bytes of results, and of the meta record the format, the revision, the log clock
+and whether there is an overlay. How pages lie, which boot it was, and whether the store was closed well do not count, and
+neither do databases without entries: a store that was opened with more of them holds no more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DIGEST_BYTES: Final = 32
 _LENGTHS = struct.Struct("<II")
 _TABLE = struct.Struct("<cIQ")
-_META = struct.Struct("<HBQQ")
+_META = struct.Struct("<HBQQQ")
 _KEPT = struct.Struct("<cIQ")
 _INDEXES_BASE: Final = 2**31
 """The deadline index, the overlay and the sessions come after all databases."""
@@ -34,7 +34,8 @@ def digest(txn: Any, environment: Environment) -> bytes:
         environment: its environment.
     """
     meta = environment.read_meta(txn)
-    facts = _META.pack(meta.format, bool(meta.flags & META_OVERLAY), meta.revision, meta.log_ms)
+    has_overlay = bool(meta.flags & META_OVERLAY)
+    facts = _META.pack(meta.format, has_overlay, meta.revision, meta.log_ms, environment.answers_bytes(txn))
     whole = blake2b(facts, digest_size=DIGEST_BYTES)
     for number in sorted(environment.databases):
         kept = environment.kept_records(txn, number)

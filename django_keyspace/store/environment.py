@@ -35,6 +35,9 @@ _AS_THE_FILE_IS: Any = None  # lmdb documents None; its stub says int
 META_KEY: Final = b"\0keyspace"
 _KEPT_KEYS: Final = (b"\0kept", b"\0kept-models")
 """Counts of the numbered databases, and of those with models."""
+_ANSWERS_KEY: Final = b"\0answers"
+"""Bytes of clients' kept results that have records of their own."""
+_COUNT = struct.Struct("<Q")
 _META = struct.Struct("<HHQQQ")
 pack_meta, unpack_meta = _META.pack, _META.unpack
 """For each write: the fields of :class:`Meta` as a plain tuple."""
@@ -87,6 +90,7 @@ class Environment:
         sessions: handle of the table of clients' sessions.
         limits: what arguments are checked against.
         begin: LMDB's ``begin``.
+        page_bytes: size of a page of the file.
     """
 
     def __init__(self, folder: Folder, options: StoreOptions, is_new: bool) -> None:
@@ -110,6 +114,7 @@ class Environment:
             raise
         self.begin: Any = self.lmdb.begin
         self.identity = file_identity(folder)
+        self.page_bytes = int(self.lmdb.stat()["psize"])
 
     def _open(self, is_new: bool) -> lmdb.Environment:
         map_bytes = self.options.map_bytes
@@ -223,14 +228,29 @@ class Environment:
             keeps = keeps or any(counts)
         return keeps
 
+    def answers_bytes(self, txn: Any) -> int:
+        """Bytes of clients' results that are kept in records of their own."""
+        stored = txn.get(_ANSWERS_KEY)
+        return int(_COUNT.unpack(stored)[0]) if stored is not None else 0
+
+    def change_answers_bytes(self, txn: Any, change: int) -> None:
+        """Add to :meth:`answers_bytes`."""
+        txn.put(_ANSWERS_KEY, _COUNT.pack(max(self.answers_bytes(txn) + change, 0)))
+
     def used_bytes(self, txn: Any) -> int:
         """Bytes of the pages that hold data now. (The file's size only says how many there once were.)"""
-        pages = page_bytes = 0
+        pages = 0
         for handle in (self._main, self.deadlines, self.overlay, self.sessions, *self.databases.values()):
             stat = txn.stat(handle)
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-            page_bytes = stat["psize"]
-        return pages * page_bytes
+        return pages * self.page_bytes
+
+    def footprint(self, size_bytes: int) -> int:
+        """About how many bytes of pages a record takes, with its key."""
+        whole, head = self.page_bytes, 16
+        if size_bytes > whole // 2 - 24:  # LMDB gives it pages of its own
+            return -(-(size_bytes + head) // whole) * whole
+        return whole // ((whole - head) // (size_bytes + 10))
 
     def figures(self, txn: Any, now_ms: int) -> dict[str, Any]:
         """What the operation ``status`` answers."""

@@ -43,7 +43,7 @@ def choose(
         generator: draws the samples.
         besides: chosen before, and still there: not chosen again.
     Returns:
-        Addresses ``(database, key)``, with the bytes of each record; empty if there is nothing to evict.
+        Addresses ``(database, key)``, with the bytes of pages that each takes, about; empty if there is nothing to evict.
     """
     chosen: dict[Address, int] = {}
     freed = 0
@@ -69,7 +69,7 @@ def _soonest(context: WriteContext, generator: random.Random) -> Iterator[tuple[
             continue
         _, flags, _, _, _, record_bucket = unpack_header(record)
         if record_bucket == bucket and flags & _EVICTABLE:
-            yield (database, key), len(key) + len(record)
+            yield (database, key), context.store.footprint(len(key) + len(record))
 
 
 def _sampled(context: WriteContext, generator: random.Random) -> Iterator[tuple[Address, int]]:
@@ -82,7 +82,7 @@ def _sampled(context: WriteContext, generator: random.Random) -> Iterator[tuple[
         rows = _rows_at_random(context.txn.cursor(db=handle), generator)
         rows.sort()
         for _, key, size in rows[: (len(rows) + 1) // 2]:
-            yield (number, key), size
+            yield (number, key), context.store.footprint(size)
 
 
 def _scanned(context: WriteContext, generator: random.Random) -> Iterator[tuple[Address, int]]:
@@ -92,7 +92,7 @@ def _scanned(context: WriteContext, generator: random.Random) -> Iterator[tuple[
             continue
         for key, record in context.txn.cursor(db=handle):
             if unpack_header(record)[1] & _EVICTABLE:
-                yield (number, key), len(key) + len(record)
+                yield (number, key), context.store.footprint(len(key) + len(record))
 
 
 def _rows_at_random(cursor: Any, generator: random.Random) -> list[tuple[int, bytes, int]]:

@@ -54,7 +54,7 @@ SMALL_BYTES_MAX: Final = 256
 SESSION_BYTES_MAX: Final = 4 * 2**20
 """What the results of one session may take. Of a result beyond, only the fact is kept that the write was done."""
 STORE_SHARE: Final = 16
-"""All sessions together may take one part in so many of ``max_bytes`` before large results are not kept any more."""
+"""Large results of all sessions together may take one part in so many of ``max_bytes`` before no more of them are kept."""
 _CACHED_MAX: Final = 4_096
 
 _HEAD = struct.Struct("<QQ")
@@ -271,6 +271,7 @@ def _keep(
         session.apart[sequence] = len(content)
         session.small[sequence] = _SMALL.pack(sequence, _APART) + _SEQUENCE.pack(len(content))
         context.txn.put(session_id + _SEQUENCE.pack(sequence), content, db=context.store.sessions)
+        context.store.change_answers_bytes(context.txn, len(content))
         context.written_bytes += len(content)
     context.used_sessions.add(session_id)
     context.changed = True
@@ -279,9 +280,9 @@ def _keep(
 def _has_room(context: WriteContext, session: Session, size_bytes: int) -> bool:
     if sum(session.apart.values()) + size_bytes > SESSION_BYTES_MAX:
         return False
-    stat = context.txn.stat(context.store.sessions)
-    used = (stat["leaf_pages"] + stat["overflow_pages"]) * stat["psize"]
-    return bool((used + size_bytes) * STORE_SHARE <= context.store.options.max_bytes)
+    # Counted, not taken from pages: how they lie differs from node to node.
+    used = context.store.answers_bytes(context.txn)
+    return (used + size_bytes) * STORE_SHARE <= context.store.options.max_bytes
 
 
 def _forget_below(context: WriteContext, session_id: bytes, session: Session, lowest: int) -> None:
@@ -298,9 +299,12 @@ def _forget_below(context: WriteContext, session_id: bytes, session: Session, lo
 
 
 def _delete_apart(context: WriteContext, session_id: bytes, session: Session, sequences: Iterable[int]) -> None:
+    freed = 0
     for sequence in sequences:
         context.txn.delete(session_id + _SEQUENCE.pack(sequence), db=context.store.sessions)
-        del session.apart[sequence]
+        freed += session.apart.pop(sequence)
+    if freed:
+        context.store.change_answers_bytes(context.txn, -freed)
 
 
 def _kept_result(context: WriteContext, session_id: bytes, session: Session, sequence: int) -> Any:
