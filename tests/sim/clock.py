@@ -40,6 +40,10 @@ class SimClock:
     def wall_ms(self) -> int:
         return self._wall_base_ms + self._now_us() // 1000
 
+    def true_us(self, milliseconds: int) -> int:
+        """How long it takes in true time until so many milliseconds have passed on the monotonic clock."""
+        return int(milliseconds * 1000 / self._speed) + 1
+
     def drift(self) -> None:
         """Take another speed from now on."""
         now_us = self._now_us()

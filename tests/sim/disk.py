@@ -244,6 +244,21 @@ class SimDisk:
         """Let the power go out in the course of the operation after so many more."""
         self._cut_after = self.operations + operations
 
+    def calm(self) -> None:
+        """Take back what was ordered and has not happened."""
+        self._cut_after = None
+        self._ordered.clear()
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file, without an operation of the disk."""
+        return self._find(name) is not None
+
+    def used_size(self, name: str) -> int:
+        """How much of a file is not zeros at its end, in bytes."""
+        file = self._find(name)
+        assert isinstance(file, _File)
+        return len(file.live.rstrip(b"\0"))
+
     @contextlib.contextmanager
     def untroubled(self) -> Iterator[None]:
         """For a test that looks at what is there: nothing goes wrong meanwhile."""
