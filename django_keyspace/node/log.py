@@ -33,7 +33,10 @@ HERE_CALLS_MAX: Final = 128
 """A group of at most so many quick writes may be written on the loop's thread, if its durability needs no disk."""
 HERE_BYTES_MAX: Final = 64 * 1024
 HERE_MS_MAX: Final = 5
-"""A group that took longer sends those of the next second to the store's thread."""
+"""A group that took longer sends those of the next moment to the store's thread."""
+AWAY_S_MIN: Final = 0.05
+AWAY_S_MAX: Final = 1.0
+"""That moment's length: it doubles with each slow group, as long as the first one after it is slow again."""
 QUICK_WRITES: Final = frozenset(
     {"set", "set_many", "touch", "delete", "delete_many", "incr", "incr_float", "append", "cas", "remove", "rename"}
 )
@@ -41,6 +44,10 @@ QUICK_WRITES: Final = frozenset(
 
 Done = Callable[[list[Any]], None]
 """Takes one result, or one :class:`KeyspaceError`, for each call."""
+
+
+Proposal = tuple[Sequence[Call], int, Done]
+"""Operations, their bytes, and who gets the results."""
 
 
 class View(Protocol):
@@ -167,7 +174,7 @@ class LocalLog:
         self._loop = loop
         self._calls_max = calls_max
         self._bytes_max = bytes_max
-        self._waiting: deque[tuple[Sequence[Call], int, Done]] = deque()
+        self._waiting: deque[Proposal] = deque()
         self.reads: Reads | None = None
         self._flush_scheduled = False
         self._groups = 0
@@ -176,6 +183,7 @@ class LocalLog:
         self._idle: asyncio.Event | None = None
         self._barrier = ScriptBarrier(lambda: not self._groups, self._flush)
         self._write_here_from_s = 0.0 if may_write_here else float("inf")
+        self._away_s = AWAY_S_MIN
         self.pending_calls = 0
         self.pending_bytes = 0
 
@@ -208,7 +216,7 @@ class LocalLog:
         """See :meth:`ReplicatedLog.propose_held`."""
         self.pending_calls += len(calls)
         self.pending_bytes += size_bytes
-        self._submit([(len(calls), size_bytes, done)], calls, monotonic())
+        self._submit([(calls, size_bytes, done)], calls, monotonic())
 
     def let_go(self, turn: Hold) -> None:
         """See :meth:`ReplicatedLog.let_go`."""
@@ -223,53 +231,58 @@ class LocalLog:
     def _flush(self) -> None:
         """Write what is waiting, or hand the store as many groups as it may have."""
         self._flush_scheduled = False
-        while self._waiting and self._groups < GROUPS_MAX and not self._barrier.is_held:
-            group: list[tuple[int, int, Done]] = []
-            calls: list[Call] = []
-            size_bytes = 0
-            while self._waiting and len(calls) < GROUP_CALLS_MAX and size_bytes < GROUP_BYTES_MAX:
-                some_calls, some_bytes, done = self._waiting.popleft()
-                calls.extend(some_calls)
-                size_bytes += some_bytes
-                group.append((len(some_calls), some_bytes, done))
-            results = None
+        waiting = self._waiting
+        while waiting and self._groups < GROUPS_MAX and not self._barrier.is_held:
             began_s = monotonic()
-            if not self._groups and len(calls) <= HERE_CALLS_MAX and size_bytes <= HERE_BYTES_MAX:
-                results = self._write_here(calls)
-            if results is not None:
-                self._deliver(group, results, began_s)
-                continue
-            self._submit(group, calls, began_s)
+            group = [waiting.popleft()]
+            calls, size_bytes, _ = group[0]
+            if waiting:
+                calls = list(calls)
+                while waiting and len(calls) < GROUP_CALLS_MAX and size_bytes < GROUP_BYTES_MAX:
+                    proposal = waiting.popleft()
+                    calls.extend(proposal[0])
+                    size_bytes += proposal[1]
+                    group.append(proposal)
+            if (
+                self._groups
+                or size_bytes > HERE_BYTES_MAX
+                or began_s < self._write_here_from_s
+                or not self._write_here(group, calls, began_s)
+            ):
+                self._submit(group, calls, began_s)
 
-    def _submit(self, group: list[tuple[int, int, Done]], calls: Sequence[Call], began_s: float) -> None:
+    def _submit(self, group: list[Proposal], calls: Sequence[Call], began_s: float) -> None:
         """Have a group written on the store's own thread."""
         self._groups += 1
         try:
             self._store.submit(calls, self._handover(group, len(calls), began_s))
         except KeyspaceError as error:
             self._groups -= 1
-            self._deliver(group, [error] * len(calls), began_s)
+            self._deliver(group, [error] * len(calls), monotonic() - began_s)
 
-    def _write_here(self, calls: list[Call]) -> list[Any] | None:
-        """Write a group on this thread; None if it is better done on the store's own."""
-        began_s = monotonic()
-        if began_s < self._write_here_from_s:
-            return None
+    def _write_here(self, group: list[Proposal], calls: Sequence[Call], began_s: float) -> bool:
+        """Write a group on this thread; False if it is better done on the store's own."""
+        if len(calls) > HERE_CALLS_MAX:
+            return False
         for call in calls:
             if (call[5][0] if call[0] == "once" else call[0]) not in QUICK_WRITES:
-                return None
+                return False
         try:
             results = self._store.write_many(calls, wait_s=0)
         except LockTimeout:
-            return None
+            return False
         except KeyspaceError as error:
             results = [error] * len(calls)
         ended_s = monotonic()
         if ended_s - began_s > HERE_MS_MAX / 1000:
-            self._write_here_from_s = ended_s + 1.0
-        return results
+            self._write_here_from_s = ended_s + self._away_s
+            self._away_s = min(2 * self._away_s, AWAY_S_MAX)
+        elif self._away_s > AWAY_S_MIN:
+            self._away_s = AWAY_S_MIN
+        self._deliver(group, results, ended_s - began_s)
+        return True
 
-    def _handover(self, group: list[tuple[int, int, Done]], size: int, began_s: float) -> Done:
+    def _handover(self, group: list[Proposal], size: int, began_s: float) -> Done:
         """What the store's thread calls: it brings the results over to the loop."""
 
         def hand_over(results: list[Any]) -> None:
@@ -282,23 +295,24 @@ class LocalLog:
 
         return hand_over
 
-    def _finish(self, group: list[tuple[int, int, Done]], results: list[Any], began_s: float) -> None:
+    def _finish(self, group: list[Proposal], results: list[Any], began_s: float) -> None:
         """The store has done a group."""
         self._groups -= 1
-        self._deliver(group, results, began_s)
+        self._deliver(group, results, monotonic() - began_s)
         self._barrier.look()
         if self._waiting:
             self._flush()
 
-    def _deliver(self, group: list[tuple[int, int, Done]], results: list[Any], began_s: float) -> None:
+    def _deliver(self, group: list[Proposal], results: list[Any], seconds: float) -> None:
         if self._on_group is not None:
-            self._on_group(len(results), monotonic() - began_s)
+            self._on_group(len(results), seconds)
         begin = 0
-        for count, size_bytes, done in group:
-            self.pending_calls -= count
+        for calls, size_bytes, done in group:
+            end = begin + len(calls)
+            self.pending_calls -= end - begin
             self.pending_bytes -= size_bytes
-            done(results[begin : begin + count])
-            begin += count
+            done(results[begin:end])
+            begin = end
         for callback in self._callbacks:
             callback(begin)
         if self._idle is not None and not self.pending_calls:

@@ -216,7 +216,8 @@ async def test_a_taken_lock_and_order_send_groups_to_the_stores_thread() -> None
     assert len(results) == 3
 
 
-async def test_after_a_slow_group_the_loop_leaves_writing_to_the_stores_thread() -> None:
+async def test_after_a_slow_group_the_loop_leaves_writing_to_the_stores_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_keyspace.node.log.AWAY_S_MIN", 3_600.0)
     store = QuickStore()
     log = LocalLog(store, asyncio.get_running_loop(), may_write_here=True)
     store.slow_s = 0.02
@@ -224,3 +225,14 @@ async def test_after_a_slow_group_the_loop_leaves_writing_to_the_stores_thread()
         log.propose([SET], 10, lambda results: None)
         await turn()
     assert (len(store.here), len(store.groups)) == (1, 1)
+
+
+async def test_the_loop_writes_again_when_that_moment_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_keyspace.node.log.AWAY_S_MIN", 0.0)
+    store = QuickStore()
+    log = LocalLog(store, asyncio.get_running_loop(), may_write_here=True)
+    store.slow_s = 0.02
+    for _ in range(2):
+        log.propose([SET], 10, lambda results: None)
+        await turn()
+    assert (len(store.here), len(store.groups)) == (2, 0)
