@@ -42,6 +42,9 @@ SESSION_WINDOW: Final = 1_024
 """A session has at most so many sequences whose answers its client still waits for."""
 LEVELS: Final = ("safe", "lease", "session", "dirty")
 """What a read promises, from the strictest to the loosest. See docs/consistency.md."""
+MEMBER_CHANGES: Final = ("promote", "remove")
+"""What operators may have done to a member. Members are added by joining."""
+MEMBER_CHARACTERS_MAX: Final = 200
 NESTING_MAX: Final = 2
 """A batch may hold an atomic block and the other way round, but no more than that."""
 
@@ -246,6 +249,24 @@ def check_staleness(name: str, staleness_ms: Any, limits: Limits) -> None:
     """How long ago the node that answers may have heard from its leader, or None."""
     if staleness_ms is not None:
         check_integer(name, staleness_ms, 0, INT64_MAX)
+
+
+def check_change(name: str, change: Any, limits: Limits) -> None:
+    """What may be done to a member of a cluster."""
+    if type(change) is not str or change not in MEMBER_CHANGES:
+        raise _fail(name, change, f"one of {', '.join(MEMBER_CHANGES)}")
+
+
+def check_member(name: str, member: Any, limits: Limits) -> None:
+    """A node's name, or its id in the cluster."""
+    if type(member) is not str or not 0 < len(member) <= MEMBER_CHARACTERS_MAX:
+        raise _fail(name, member, f"a node's name, of 1 to {MEMBER_CHARACTERS_MAX} characters")
+
+
+def check_optional_member(name: str, member: Any, limits: Limits) -> None:
+    """The same, or None."""
+    if member is not None:
+        check_member(name, member, limits)
 
 
 def check_flags(name: str, flags: Any, limits: Limits) -> None:

@@ -397,6 +397,24 @@ RUNS: Final = frozenset(name for name, operation in OPERATIONS.items() if operat
 CHANGES: Final = WRITES | RUNS
 """Names of the operations that may change something: whoever does not know their outcome must not repeat them."""
 
+CONTROLS: Final[dict[str, Operation]] = {
+    control.name: control
+    for control in (
+        _read("node_status", [], "What a node knows of itself and its cluster, as a dict."),
+        _read(
+            "change_member",
+            [("change", arguments.check_change), ("member", arguments.check_member)],
+            "Promote a learner, or remove a member. None, once the change is committed.",
+        ),
+        _read(
+            "transfer_leadership",
+            [("member", arguments.check_optional_member)],
+            "Have another voter lead: this one, or whoever has most of the log. None, once this node leads no more.",
+        ),
+    )
+}
+"""What operators ask of a node. It is no operation: no store knows it, no log has it, and it is never part of a batch."""
+
 _INTERNAL: Final = frozenset({"sweep", "evict", "expire_sessions"})
 """Operations that only the orderer of writes proposes; a client's request for one is refused."""
 
@@ -419,7 +437,7 @@ def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = 
     """
     if not isinstance(call, list | tuple) or not call or not isinstance(call[0], str):
         raise UnknownOperation(f"An operation is a list that begins with its name, not {call!r:.80}.")
-    operation = OPERATIONS.get(call[0])
+    operation = OPERATIONS.get(call[0]) or (None if nesting else CONTROLS.get(call[0]))
     if operation is None or (operation.name in _INTERNAL and not internal):
         raise UnknownOperation(f"There is no operation {call[0]!r:.80}. Is the other side a newer release?")
     if nesting and (operation.runs or operation.name in _ALONE):
@@ -446,7 +464,7 @@ def _check_once(call: Call) -> None:
 
 def _check_at(call: Call) -> None:
     for name in [inner[0] for inner in call[1]] if call[0] == "batch" else [call[0]]:
-        if name in CHANGES or name in _ALONE:
+        if name in CHANGES or name in _ALONE or name in CONTROLS:
             raise InvalidArgument(f"Operation {name} is no read of data, so that it has no level. Nothing was changed.")
 
 

@@ -22,6 +22,7 @@ from django_keyspace.exceptions import (
 from django_keyspace.operations import (
     AFTER,
     BATCH_OPERATIONS_MAX,
+    CONTROLS,
     DEADLINE_MS_MAX,
     OPERATIONS,
     PAGE_ROWS_MAX,
@@ -243,6 +244,42 @@ def test_the_number_of_arguments_is_checked(name: str) -> None:
 @pytest.mark.parametrize("call", [(), [], None, "get", ("nope",), (None,), (b"get", 0, b"k"), {"get": 1}, 5])
 def test_what_is_no_operation_is_refused(call: Any) -> None:
     with pytest.raises(UnknownOperation):
+        check_call(call, LIMITS)
+
+
+CONTROL_CALLS = {
+    "node_status": [()],
+    "change_member": [("promote", "n4"), ("remove", "n4.0a1b2c3d")],
+    "transfer_leadership": [("n2",), (None,)],
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_what_operators_ask_is_no_operation_of_a_store(name: str) -> None:
+    assert name not in OPERATIONS
+    for arguments_ in CONTROL_CALLS[name]:
+        call = (name, *arguments_)
+        check_call(call, LIMITS)
+        for block in (("batch", [call]), ("atomic", [], [call]), ("at", "dirty", 0, None, call)):
+            with pytest.raises((UnknownOperation, InvalidArgument)):
+                check_call(block, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("change_member", "add", "n4"),
+        ("change_member", "promote", ""),
+        ("change_member", "promote", "n" * 201),
+        ("change_member", b"promote", "n4"),
+        ("change_member", "promote", None),
+        ("transfer_leadership", 1),
+        ("transfer_leadership",),
+        ("node_status", None),
+    ],
+)
+def test_what_operators_ask_is_checked(call: Any) -> None:
+    with pytest.raises(InvalidArgument):
         check_call(call, LIMITS)
 
 
