@@ -173,7 +173,13 @@ class Machine:
 
     def read(self, now_ms: int, name: str, *arguments: Any) -> Any:
         """Do a reading operation at a log time: see :meth:`ReplicaStore.read_at`."""
-        return self.store.read_at(now_ms, name, *arguments)
+        store = self.store
+        try:
+            return store.read_at(now_ms, name, *arguments)
+        except StorageError:
+            if store is self._store:
+                raise
+            return self.store.read_at(now_ms, name, *arguments)  # another store took its place just then
 
     def plan(self, calls: Sequence[Call], log_ms: int) -> Plan:
         """What a leader has to log with operations: see :meth:`ReplicaStore.plan`."""
@@ -210,7 +216,7 @@ class Machine:
         self.is_trustworthy = True
 
     def install(self, snapshots: SnapshotStore, snapshot: Snapshot) -> None:
-        """Have the store of a snapshot take the place of the one that counts.
+        """Have the store of a snapshot take the place of the one that counts. Others may read meanwhile, but not apply.
 
         Arguments:
             snapshots: where the snapshot is.
@@ -220,7 +226,7 @@ class Machine:
             NoSpace, DiskFailed: the disk. The old store counts.
         """
         self._generations.install(snapshots, snapshot, self._boot_id)
-        self._open_store()
+        self._open_store()  # unless _retire() has done so
         self.is_trustworthy = True
         if self.applied_index != snapshot.place:
             raise DamagedSnapshot(
@@ -239,11 +245,15 @@ class Machine:
             store.end(_CLOSED.format(path=store.path), clean=clean)
             forget_store(store)
 
-    def _open_store(self) -> None:
-        path = self._disk.path(self._generations.folder)
+    def _store_in(self, path: str) -> ReplicaStore:
         store = open_store(path, self._options, self._make)
         if not isinstance(store, ReplicaStore):
             raise StorageError(f"The store {path} is used in this process by others than its node. Let them end first.")
+        return store
+
+    def _open_store(self) -> None:
+        path = self._disk.path(self._generations.folder)
+        store = self._store_in(path)
         store.now_ms = self._now_ms
         try:
             logger.info("%s is open at entry %d.", path, store.applied_index)
@@ -257,14 +267,11 @@ class Machine:
         path = self._disk.path(folder)
         store = self._store
         if store is not None and store.path == os.path.realpath(path):
-            self._store = None
+            self._open_store()  # first: those who read here meanwhile always find one of both
         elif is_trustworthy(self._disk, folder, self._boot_id):
-            made = open_store(path, self._options, self._make)
-            store = made if isinstance(made, ReplicaStore) else None
+            store = self._store_in(path)
         else:
             return  # a power cut has left it: nobody reads it, and LMDB must not look at it
-        if store is None:
-            return
         try:
             store.retire()
         except StorageError as error:

@@ -63,8 +63,13 @@ class Admission:
         Returns:
             None, or the error for each growing operation: there is no room, and nothing may be evicted.
         """
-        used, incoming, is_short = self._weigh(context, calls)
-        if not is_short:
+        incoming = 0
+        for call in calls:
+            incoming += len(call[3][2]) if call[0] == "set" else incoming_bytes(call)
+        if not self._is_full and self.unchecked_bytes + incoming < self._unchecked_bytes_max:
+            return None  # nearly every write ends here
+        used = self._look(context, incoming)
+        if not self._is_full or not any(map(grows, calls)):
             return None
         has_more = False
         if incoming < self._limit:  # what can never fit must not push anything out
@@ -86,8 +91,11 @@ class Admission:
         Returns:
             The addresses for an ``evict`` before the operations, and as :meth:`admit`.
         """
-        used, incoming, is_short = self._weigh(context, calls)
-        if not is_short:
+        incoming = sum(map(incoming_bytes, calls))
+        if not self._is_full and self.unchecked_bytes + incoming < self._unchecked_bytes_max:
+            return [], None
+        used = self._look(context, incoming)
+        if not self._is_full or not any(map(grows, calls)):
             return [], None
         now_ms = context.log_time_ms
         if not self._planned_ms <= now_ms < self._planned_ms + PLAN_HOLDS_MS:
@@ -110,17 +118,12 @@ class Admission:
         stored, _ = context.find(*address)
         return stored is not None and unpack_header(stored)[3] <= self._planned_revision
 
-    def _weigh(self, context: WriteContext, calls: Sequence[Call]) -> tuple[int, int, bool]:
-        """``(used, incoming, is_short)``: bytes, and whether there is too little room for operations that grow."""
-        incoming = 0
-        for call in calls:
-            incoming += len(call[3][2]) if call[0] == "set" else incoming_bytes(call)
-        if not self._is_full and self.unchecked_bytes + incoming < self._unchecked_bytes_max:
-            return 0, incoming, False
+    def _look(self, context: WriteContext, incoming: int) -> int:
+        """The fill of the store in bytes; notes whether it leaves too little room."""
         self.unchecked_bytes = 0
         used = context.store.used_bytes(context.txn)
         self._is_full = used + incoming > self._limit
-        return used, incoming, self._is_full and any(grows(call) for call in calls)
+        return used
 
     def _judge(self, used: int, incoming: int, has_more: bool) -> NoSpace | None:
         """The answer to growing operations, after what was evicted; if there is more of that, the next write goes on with it."""

@@ -322,6 +322,32 @@ def test_a_script_gives_the_old_store_back(host: Host) -> None:
     assert has(machine, b"a")
 
 
+def test_reads_go_on_while_stores_are_replaced(host: Host) -> None:
+    machine, snapshots = host.begun(), SnapshotStore(host.disk())
+    write(machine, set_call(b"a"))
+    snapshot = take_snapshot(machine, snapshots)
+    reads: list[Any] = []
+    done = threading.Event()
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                reads.append(has(machine, b"a"))
+        except BaseException as error:
+            reads.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for _ in range(10):
+        seen = len(reads)
+        machine.install(snapshots, snapshot)
+        await_condition(lambda seen=seen: len(reads) > seen, WAIT_S)  # type: ignore[misc]
+    done.set()
+    thread.join(WAIT_S)
+    assert set(map(repr, reads)) == {"True"}
+    assert host.disk().list() == ["generation.json", "snapshots", "store-11"]
+
+
 READER = """
 import sys
 from django_keyspace.store import StoreOptions, open_store
