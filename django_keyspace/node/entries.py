@@ -76,6 +76,11 @@ def logged_calls(entry: Entry) -> LoggedCalls:
     return LoggedCalls(entry.index, log_ms, calls)
 
 
+def log_time_of(entry: Entry | None) -> int:
+    """The log time of an entry, in milliseconds; 0 for none, and for one without operations. Raises as :func:`logged_calls`."""
+    return 0 if entry is None else logged_calls(entry).log_ms
+
+
 def _unpack(data: bytes) -> Any:
     limit = len(data)
     return msgpack.unpackb(

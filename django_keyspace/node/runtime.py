@@ -5,8 +5,8 @@ thread, in short steps: something comes in (a tick, a frame, a proposal, a repor
 wants done is carried out. The simulator runs this very class.
 
 The way of a write: :meth:`Runtime.propose` queues it, the next turn of the loop packs what has come together into an entry with
-the log time (``proposals.py``), the core replicates it while the disk thread writes it here, ``applier.py`` applies it once it is
-committed, and the results go back to who proposed. The way of a read: ``waiting.py``.
+the log time (``proposals.py``), the core replicates it while the disk thread writes it here (``persistence.py``), ``applier.py``
+applies it once it is committed, and the results go back to who proposed. The way of a read: ``reading.py``.
 """
 
 from __future__ import annotations
@@ -21,43 +21,38 @@ from typing import Any, Concatenate, Final, ParamSpec
 
 from django_keyspace.exceptions import (
     ChangeRefused,
-    DeadlineExceeded,
     InvalidArgument,
     KeyspaceError,
     NoConnection,
     NoSpace,
     NotLeader,
     Overloaded,
-    TooStale,
     ValueTooLarge,
 )
 from django_keyspace.node import raft as consensus
 from django_keyspace.node.applier import Applier
 from django_keyspace.node.barrier import Granted, Hold, ScriptBarrier
+from django_keyspace.node.changes import Changes, Told
 from django_keyspace.node.clock import LogClock, NodeClock
-from django_keyspace.node.entries import pack_calls
+from django_keyspace.node.entries import log_time_of, pack_calls
 from django_keyspace.node.interfaces import Handle, Links, Scheduler, Writer
-from django_keyspace.node.journal import Batch as JournalBatch
 from django_keyspace.node.journal import Journal
-from django_keyspace.node.log import Done, Reads, Ready
+from django_keyspace.node.log import Done, Ready
 from django_keyspace.node.machine import Machine
+from django_keyspace.node.persistence import Persistence
 from django_keyspace.node.proposals import Group, Proposal, Proposals
 from django_keyspace.node.raft import BadMessage, Entry, Raft, Role, SnapshotRequest, from_wire, to_wire
+from django_keyspace.node.reading import NodeReads
 from django_keyspace.node.settings import RuntimeSettings
 from django_keyspace.node.snapshot import SnapshotStore
 from django_keyspace.node.snapshot_keeper import KINDS as SNAPSHOT_KINDS
 from django_keyspace.node.snapshot_keeper import SnapshotKeeper
-from django_keyspace.node.waiting import Batch, StoreView, WaitingReads
 from django_keyspace.operations import Call
 
 logger = logging.getLogger("django_keyspace.node")
 
 RAFT: Final = "raft"
 """First word of a frame with a message of the core."""
-SAFE: Final = "safe"
-LEASE: Final = "lease"
-SESSION: Final = "session"
-DIRTY: Final = "dirty"
 
 P = ParamSpec("P")
 
@@ -71,8 +66,8 @@ def guarded(method: Callable[Concatenate[Runtime, P], None]) -> Callable[Concate
             return
         try:
             method(self, *arguments, **named)
-        except (KeyspaceError, BadMessage):
-            raise
+        except BadMessage:
+            raise  # the peer's fault
         except Exception as error:
             self.fail(error)
 
@@ -125,8 +120,12 @@ class Runtime:
         parts: what it is made of.
 
     Attributes:
-        is_over: whether it has been stopped, or has failed.
         name: the node's name, for people.
+        raft: the consensus core.
+        reads: the reads: see :class:`~django_keyspace.node.log.Reads`.
+        is_over: whether it has been stopped, or has failed.
+        is_full: whether the disk has no room: no writes are taken, and others lead.
+        on_group: told of each entry of this node: how many writes, and the seconds that they took.
     """
 
     def __init__(self, node: str, cluster: str, parts: Parts) -> None:
@@ -134,61 +133,60 @@ class Runtime:
         self.cluster = cluster
         self.name = name_of(node)
         self.parts = parts
-        self.settings = parts.settings
+        self.settings = settings = parts.settings
         self.is_over = False
         self.is_full = False
         self.on_group: Callable[[int, float], None] | None = None
         self._clock = parts.clock
-        self._scheduler = parts.scheduler
-        self._machine = parts.machine
-        self._links = parts.links
-        self._log_clock = LogClock(parts.clock, parts.machine.log_ms)
-        self._proposals = Proposals(parts.settings)
-        self._changes: dict[int, tuple[int, Callable[[KeyspaceError | None], None]]] = {}
-        self._handing_over: list[Callable[[KeyspaceError | None], None]] = []
-        self._barrier = ScriptBarrier(self._is_quiet, self._schedule_flush)
-        self._reads = WaitingReads(self._answer_reads, self._refuse_reads)
-        self._gathering: dict[bool, Batch] = {}
-        self._read_floor_ms = 0
-        self._heard_ms: int | None = None
-        self._applier = Applier(
-            parts.machine, parts.scheduler, parts.settings, self._applied, self.fail, self._store_is_full
-        )
+        self._scheduler = scheduler = parts.scheduler
+        self._machine = machine = parts.machine
+        self._log_clock = LogClock(parts.clock, machine.log_ms)
+        machine.now_ms = self._log_clock.now_ms
+        self._proposals = Proposals(settings)
+        self._barrier = ScriptBarrier(self._is_quiet, self.flush_soon)
+        self._changes = Changes(self, scheduler, 2 * settings.election_timeout_ms)
+        self.reads = NodeReads(self, machine, parts.clock, self._log_clock, scheduler, settings)
+        self._applier = Applier(machine, scheduler, settings, self._applied, self.fail, self._store_is_full)
         self._keeper = SnapshotKeeper(
             cluster,
             self,
-            parts.machine,
+            machine,
             parts.snapshots,
             parts.journal,
             parts.writer,
-            parts.scheduler,
+            scheduler,
             parts.links,
-            parts.settings,
+            settings,
             parts.random,
         )
-        parts.machine.now_ms = self._log_clock.now_ms
         self._callbacks: list[Callable[[int], None]] = []
         self._answered = 0
         self._is_pumping = False
         self._flush_scheduled = False
         self._upkeep_under_way = False
         self._timer: Handle | None = None
-        self._held_back: list[tuple[consensus.Ready, JournalBatch]] | None = None
-        self._has_core = True
         self._last_tick_ms = 0
         self._next_upkeep_ms = 0
-        self._was = (Role.FOLLOWER, 0)
-        self._start_core()
+        self._begin()
 
-    def _start_core(self) -> None:
+    def _begin(self) -> None:
         """Begin from what is durable: at the start, and when a full disk has made a write impossible."""
         parts = self.parts
-        self._life = object()
-        self._hard_state = parts.journal.hard_state()
+        self._persistence = Persistence(
+            self,
+            parts.journal,
+            parts.writer,
+            parts.snapshots,
+            parts.machine,
+            parts.scheduler,
+            parts.settings.upkeep_ms,
+        )
         self.raft = Raft(
             self.node, parts.journal, parts.random, parts.settings.raft, applied=parts.machine.applied_index
         )
         self.raft.raise_log_time(self._log_clock.last_ms)
+        self._was = (Role.FOLLOWER, 0)
+        self._has_core = True
 
     # --- Beginning and end --------------------------------------------------------------------------------------------
 
@@ -196,11 +194,6 @@ class Runtime:
     def is_running(self) -> bool:
         """Whether there is a core that takes part."""
         return self._has_core and not self.is_over
-
-    @property
-    def reads(self) -> Reads | None:
-        """See :attr:`ReplicatedLog.reads`."""
-        return self
 
     @guarded
     def start(self) -> None:
@@ -215,13 +208,13 @@ class Runtime:
         if self.is_over:
             return
         reason = str(error) or type(error).__name__
-        state = self.raft.describe()
+        is_ours = isinstance(error, KeyspaceError | consensus.RaftError)
         logger.critical(
             "Node %s stops: %s At that moment: %s",
             self.node,
             reason,
-            state,
-            exc_info=None if isinstance(error, KeyspaceError | consensus.RaftError) else error,
+            self.raft.describe(),
+            exc_info=None if is_ours else error,
         )
         self.raft.fail(reason)
         self._end()
@@ -243,10 +236,7 @@ class Runtime:
             self._timer.cancel()
 
     def _refuse_everything(self, error: KeyspaceError) -> None:
-        gathering, self._gathering = self._gathering, {}
-        for batch in gathering.values():
-            self._refuse_reads(batch, error)
-        self._reads.refuse_all(error)
+        self.reads.refuse_all(error)
         self._lead_no_more(error)
         self._tell_answered()
 
@@ -274,7 +264,7 @@ class Runtime:
 
     def _look_after_things(self) -> None:
         """Once in a while: what is due by the log clock (the leader logs it), snapshots, room on the disk."""
-        if self._held_back is not None or not self._has_core:
+        if not self.is_running or self._persistence.is_installing:
             return
         if self.is_full:
             self._look_for_room()
@@ -284,9 +274,7 @@ class Runtime:
         calls = self._machine.due(self._log_clock.now_ms())
         if calls:
             self._upkeep_under_way = True
-            self._proposals.account(Proposal(calls, 0, self._upkeep_done))
-            self._propose_group(Group([Proposal(calls, 0, self._upkeep_done)]), calls)
-            self._pump()
+            self.propose_held(calls, 0, self._upkeep_done)
 
     def _upkeep_done(self, results: list[Any]) -> None:
         self._upkeep_under_way = False
@@ -300,13 +288,13 @@ class Runtime:
 
     def propose(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
         """See :meth:`ReplicatedLog.propose`. Raises :class:`NotLeader`, :class:`NoSpace`, :class:`Overloaded`."""
-        self._require_leader()
+        self.require_leader()
         self._proposals.put(Proposal(calls, size_bytes, done))
-        self._schedule_flush()
+        self.flush_soon()
 
     def propose_held(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
         """See :meth:`ReplicatedLog.propose_held`."""
-        self._require_leader()
+        self.require_leader()
         proposal = Proposal(calls, size_bytes, done)
         self._proposals.account(proposal)
         self._propose_group(Group([proposal]), calls)
@@ -314,7 +302,7 @@ class Runtime:
 
     def hold(self, granted: Granted) -> Hold:
         """See :meth:`ReplicatedLog.hold`."""
-        self._require_leader()
+        self.require_leader()
         return self._barrier.hold(granted)
 
     def let_go(self, turn: Hold) -> None:
@@ -334,7 +322,8 @@ class Runtime:
         """See :meth:`ReplicatedLog.on_commit`."""
         self._callbacks.append(callback)
 
-    def _schedule_flush(self) -> None:
+    def flush_soon(self) -> None:
+        """Pack what comes together until the next turn of the loop."""
         if not self._flush_scheduled and not self.is_over:
             self._flush_scheduled = True
             self._scheduler.call_soon(self._flush)
@@ -346,7 +335,7 @@ class Runtime:
         if not self._has_core:
             return
         self._pass_time()
-        self._ask_for_reads()
+        self.reads.ask()
         while (
             self._proposals.is_waiting
             and not self._barrier.is_held
@@ -376,7 +365,7 @@ class Runtime:
             entry = self.raft.propose(pack_calls(log_ms, [*upkeep, *calls]))
         except (consensus.Refused, InvalidArgument) as error:
             self._answered += len(calls)
-            self._proposals.fail(group, self._public(error))
+            self._proposals.fail(group, self.public(error))
             return
         self._proposals.under_way(entry.index, entry.term, group)
 
@@ -390,105 +379,14 @@ class Runtime:
                 self._answered += count
                 if self.on_group is not None:
                     self.on_group(count, (self._clock.monotonic_ms() - group.began_ms) / 1000)
-            if entry.index in self._changes:
-                term, done = self._changes.pop(entry.index)
-                done(None if term == entry.term else _overtaken())
+            if entry.kind == consensus.CHANGE:
+                self._changes.applied(entry)
         self.raft.applied(entries[-1].index)
-        self._reads.applied(entries[-1].index)
+        self.reads.applied(entries[-1].index)
         self._barrier.look()
         if self._proposals.is_waiting:
-            self._schedule_flush()
+            self.flush_soon()
         self._pump()
-
-    # --- Reads --------------------------------------------------------------------------------------------------------
-
-    def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
-        """See :meth:`Reads.read`. Errors go to ``ready``, too."""
-        if self._held_back is not None or not self.is_running or not self.raft.replayed:
-            ready(TooStale(f"Node {self.name} is catching up with its cluster. Ask another node."))
-            return
-        if level in (SAFE, LEASE):
-            if self.raft.role is not Role.LEADER:
-                ready(self._not_leader())
-                return
-            is_lease = level == LEASE
-            batch = self._gathering.get(is_lease)
-            if batch is None:
-                batch = self._gathering[is_lease] = Batch(self._log_clock.now_ms(), [])
-                self._schedule_flush()
-            batch.ready.append(ready)
-            return
-        age_ms = self.age_ms
-        if max_staleness_ms is not None and (age_ms is None or age_ms > max_staleness_ms):
-            heard = "has not heard from a leader" if age_ms is None else f"last heard from a leader {age_ms:,} ms ago"
-            ready(TooStale(f"Node {self.name} {heard}, and the read allows {max_staleness_ms:,} ms. Ask another node."))
-        elif min_index <= self._machine.applied_index:
-            ready(self._view(self._log_clock.now_ms(), age_ms))
-        else:
-            self._wait_until_applied(min_index, ready)
-
-    def _wait_until_applied(self, min_index: int, ready: Ready) -> None:
-        """A session has seen more than this node has: it waits a moment for that."""
-        waiting = [ready]
-
-        def answer(view: Any) -> None:
-            if waiting:
-                waiting.pop()(view)
-
-        def give_up() -> None:
-            if waiting:
-                self._answered += 1
-                answer(TooStale(f"Node {self.name} has not applied entry {min_index} yet. Ask the leader."))
-                self._tell_answered()
-
-        self._reads.wait_for(min_index, Batch(0, [answer], is_confirmed=False))
-        self._scheduler.call_later(self.settings.session_wait_ms, give_up)
-
-    @property
-    def age_ms(self) -> int | None:
-        """How long ago, at most, this node's copy was known to be current; None if that is unknown."""
-        if self.raft.role is Role.LEADER:
-            return self.raft.quorum_contact_ticks * self.settings.tick_ms
-        return None if self._heard_ms is None else max(self._clock.monotonic_ms() - self._heard_ms, 0)
-
-    def _view(self, now_ms: int, age_ms: int | None) -> StoreView:
-        # An unknown age is larger than any that somebody would name.
-        return StoreView(
-            self._machine, max(now_ms, self._machine.log_ms), 2**53 if age_ms is None else age_ms, self.name
-        )
-
-    def _ask_for_reads(self) -> None:
-        """Have a majority confirm that this node leads, once for all reads that have come together."""
-        gathering, self._gathering = self._gathering, {}
-        for is_lease, batch in gathering.items():
-            if not is_lease:
-                self.raft.raise_log_time(batch.came_ms)  # the round that confirms the reads carries it
-            try:
-                self._reads.ask(self.raft.read_index(lease=is_lease), batch)
-            except consensus.Refused as error:
-                self._refuse_reads(batch, self._public(error))
-
-    def _answer_reads(self, batch: Batch) -> None:
-        """Answer reads from the store as it is now.
-
-        By which time? What one safe read saw expire must not come back, under the next leader either, which begins from the
-        latest time that a majority has heard of. So a safe read takes the time when it came, which its own round has told a
-        majority; a lease read, which has no round, the latest time that some round has.
-        """
-        if batch.is_confirmed:
-            confirmed_ms = self.raft.confirmed_log_time_ms
-            self._read_floor_ms = max(self._read_floor_ms, min(batch.came_ms, confirmed_ms))
-            view = self._view(self._read_floor_ms, 0)
-        else:
-            view = self._view(self._log_clock.now_ms(), self.age_ms)
-        self._answered += len(batch.ready)
-        for ready in batch.ready:
-            ready(view)
-
-    def _refuse_reads(self, batch: Batch, error: KeyspaceError) -> None:
-        self._answered += len(batch.ready)
-        for ready in batch.ready:
-            ready(error)
 
     # --- Other nodes --------------------------------------------------------------------------------------------------
 
@@ -522,8 +420,9 @@ class Runtime:
             if isinstance(message, consensus.AppendRequest) and message.entries and self.is_full:
                 return  # as if it were lost: there is no room for it
             self.raft.step(message)
-            if message.term >= self.raft.term and isinstance(message, consensus.AppendRequest | consensus.Heartbeat):
-                self._heard_ms = self._clock.monotonic_ms()
+            leads = isinstance(message, consensus.AppendRequest | consensus.Heartbeat)
+            if leads and message.term >= self.raft.term:
+                self.reads.heard_leader()
         elif kind in SNAPSHOT_KINDS:
             self._keeper.receive(sender, frame)
         else:
@@ -532,20 +431,21 @@ class Runtime:
     @guarded
     def peer_lost(self, peer: str) -> None:
         """The link to another node broke, perhaps with messages in it."""
-        if not self._has_core:
-            return
-        self.raft.report_unreachable(peer)
-        self._pump()
+        if self._has_core:
+            self.raft.report_unreachable(peer)
+            self._pump()
 
+    @guarded
     def step(self, message: SnapshotRequest) -> None:
         """See :class:`snapshot_keeper.Core`."""
-        if self.is_running:
+        if self._has_core:
             self.raft.step(message)
             self._pump()
 
+    @guarded
     def report_snapshot(self, peer: str, arrived: bool | None) -> None:
         """See :class:`snapshot_keeper.Core`."""
-        if self.is_running:
+        if self._has_core:
             self.raft.report_snapshot(peer, arrived=arrived)
             self._pump()
 
@@ -555,50 +455,22 @@ class Runtime:
 
     # --- Changes ------------------------------------------------------------------------------------------------------
 
-    def change(self, change: consensus.Change, done: Callable[[KeyspaceError | None], None]) -> None:
-        """Add, promote or remove a member.
-
-        Arguments:
-            change: which.
-            done: takes None once the change is committed, or why it was refused or nobody knows.
-        """
-        try:
-            self._require_leader()
-            entry = self.raft.propose_change(change)
-        except (consensus.Refused, KeyspaceError) as error:
-            done(self._public(error))
-            return
-        self._changes[entry.index] = (entry.term, done)
+    def change(self, change: consensus.Change, told: Told) -> None:
+        """Add, promote or remove a member; ``told`` takes None once that is committed, or an error."""
+        self._changes.change(change, told)
         self._pump()
 
-    def transfer(self, target: str | None, done: Callable[[KeyspaceError | None], None]) -> None:
-        """Hand leadership over.
-
-        Arguments:
-            target: to whom; None: to whoever has most of the log.
-            done: takes None once another node leads, or why not.
-        """
-        try:
-            self._require_leader()
-            self.raft.transfer(target)
-        except (consensus.Refused, KeyspaceError) as error:
-            done(self._public(error))
-            return
-        self._handing_over.append(done)
-        self._scheduler.call_later(2 * self.settings.election_timeout_ms, self._not_handed_over, done)
+    def transfer(self, target: str | None, told: Told) -> None:
+        """Hand leadership over to a member, or to whoever has most of the log; ``told`` as for :meth:`change`."""
+        self._changes.transfer(target, told)
         self._pump()
 
-    def _not_handed_over(self, done: Callable[[KeyspaceError | None], None]) -> None:
-        if done in self._handing_over:
-            self._handing_over.remove(done)
-            done(DeadlineExceeded("No other node took over in time. This node leads on."))
-
-    def stop_leading(self, done: Callable[[KeyspaceError | None], None]) -> None:
-        """Hand leadership over if there is somebody, before this node goes. ``done`` as for :meth:`transfer`."""
+    def stop_leading(self, told: Told) -> None:
+        """Hand leadership over if there is somebody, before this node goes. ``told`` as for :meth:`change`."""
         if not self.is_running or self.raft.role is not Role.LEADER:
-            done(None)
+            told(None)
         else:
-            self.transfer(None, done)
+            self.transfer(None, told)
 
     # --- Carrying out -------------------------------------------------------------------------------------------------
 
@@ -621,55 +493,45 @@ class Runtime:
             if isinstance(message, SnapshotRequest):
                 self._keeper.send(message)
             else:
-                self._links.send(message.to, (RAFT, *to_wire(message)))
-        if ready.hard_state is not None:
-            self._hard_state = ready.hard_state
-        if ready.must_sync:
-            # A commit index alone is not worth a sync; it goes along with the next batch.
-            batch = JournalBatch(self._hard_state, ready.entries)
-            if self._held_back is not None:
-                self._held_back.append((ready, batch))
-            elif ready.snapshot is not None:
-                self._held_back = [(ready, batch)]
-                self._install()
-            else:
-                self._write(ready.number, batch)
+                self.parts.links.send(message.to, (RAFT, *to_wire(message)))
+        self._persistence.take(ready)
         if ready.committed:
             self._applier.put(ready.committed)
         if ready.reads or ready.refused_reads:
-            for read in ready.reads:
-                self._reads.confirmed(read.read_id, read.index)
-            for read_id in ready.refused_reads:
-                self._reads.refuse(read_id, self._not_leader())
-            self._reads.applied(self._machine.applied_index)
+            self.reads.take(ready)
 
     def _look_at_role(self) -> None:
         """Has this node begun to lead, or ceased to?"""
         now = (self.raft.role, self.raft.term)
         if now == self._was:
             return
-        led = self._was[0] is Role.LEADER
-        self._was = now
+        led, self._was = self._was[0] is Role.LEADER, now
         if led:
-            self._lead_no_more(self._not_leader())
+            logger.info("Node %s does not lead any more (term %d)", self.node, self.raft.term)
+            self._lead_no_more(self.not_leader())
         if now[0] is Role.LEADER:
             logger.info("Node %s leads in term %d", self.node, now[1])
-            self._log_clock.observe(max(self.raft.log_time_ms, self._machine.log_ms))
-            self._schedule_flush()
+            self._log_clock.observe(max(self.raft.log_time_ms, self._machine.log_ms, self._logged_ms()))
+            self.flush_soon()
+
+    def _logged_ms(self) -> int:
+        """The latest log time in this node's log: a former leader's entry may not be applied yet."""
+        newest = self.raft.newest_commands()
+        return log_time_of(newest) if newest is not None else 0
 
     def _lead_no_more(self, refusal: KeyspaceError) -> None:
-        logger.info("Node %s does not lead any more (term %d)", self.node, self.raft.term)
         self._keeper.stop_sending()
         self._answered += self._proposals.calls
         self._proposals.leadership_ended(refusal)
-        self._reads.refuse_unconfirmed(refusal)
-        changes, self._changes = self._changes, {}
-        for _, done in changes.values():
-            done(_overtaken())
-        handing_over, self._handing_over = self._handing_over, []
-        for done in handing_over:
-            done(None)
+        self.reads.leadership_ended(refusal)
+        self._changes.leadership_ended()
         self._barrier.refuse_all(refusal)
+
+    def answered(self, count: int, *, now: bool = False) -> None:
+        """See :class:`reading.Leading`."""
+        self._answered += count
+        if now:
+            self._tell_answered()
 
     def _tell_answered(self) -> None:
         if self._answered:
@@ -679,53 +541,52 @@ class Runtime:
 
     # --- The disk -----------------------------------------------------------------------------------------------------
 
-    def _write(self, number: int, batch: JournalBatch) -> None:
-        """Have the disk thread write what the core's `Ready` of that number asks for."""
-        life = self._life
-
-        def done(error: KeyspaceError | None) -> None:
-            self._scheduler.call_threadsafe(self._written, life, number, error)
-
-        self.parts.writer.submit(batch, done)
+    @guarded
+    def persisted(self, number: int) -> None:
+        """See :class:`persistence.Core`."""
+        self._pass_time()
+        self.raft.persisted(number)
+        self._pump()
 
     @guarded
-    def _written(self, life: object, number: int, error: KeyspaceError | None) -> None:
-        if error is not None and not isinstance(error, NoSpace):
-            self.fail(error)
-        elif life is self._life:
-            if error is not None:
-                self._begin_anew(error)
-                return
-            self._pass_time()
-            self.raft.persisted(number)
+    def installing(self, *, begins: bool) -> None:
+        """See :class:`persistence.Core`."""
+        self._keeper.is_installing = begins
+        if begins:
+            logger.info("Installing a snapshot")
+            self._applier.drop()
+            self.reads.refuse_all()
+        else:
+            self._log_clock.observe(self._machine.log_ms)
             self._pump()
 
-    def _begin_anew(self, error: KeyspaceError) -> None:
-        """The disk has no room for what the core wants written: forget that, as a crash would, and begin from what is durable.
+    @guarded
+    def no_room(self, error: NoSpace) -> None:
+        """See :class:`persistence.Core`. The core's wishes are forgotten, as in a crash; it begins from what is durable.
 
-        Nothing that depends on it has left this node. Until there is room, it takes no entries and does not lead.
+        Nothing that depends on them has left this node. Until there is room, it takes no entries and does not lead.
         """
         logger.error("%s Node %s takes no writes until there is room.", error, self.node)
         self.is_full = True
-        self._life = object()  # reports of what the old core wanted mean nothing to the new one
+        self._persistence.abandon()
         self._applier.drop()
-        self._refuse_everything(NoSpace(f"The disk of node {self.name} is full. {error}"))
         self._has_core = False
         self.raft.fail("The disk is full.")
+        self._refuse_everything(NoSpace(f"The disk of node {self.name} is full. {error}"))
 
         def drained(result: KeyspaceError | None) -> None:
-            self._scheduler.call_threadsafe(self._begun_anew)
+            self._scheduler.call_threadsafe(self._begin_again)
 
         self.parts.writer.call(self.parts.journal.accept_again, drained)
 
     @guarded
-    def _begun_anew(self) -> None:
+    def _begin_again(self) -> None:
         if self._applier.is_busy:
-            self._scheduler.call_later(self.settings.tick_ms, self._begun_anew)
+            self._scheduler.call_later(self.settings.tick_ms, self._begin_again)
             return
-        self._has_core = True
-        self._was = (Role.FOLLOWER, 0)
-        self._start_core()
+        self._keeper.is_installing = False
+        self._last_tick_ms = self._clock.monotonic_ms()
+        self._begin()
         self.raft.set_may_lead(False)
         self._pump()
 
@@ -734,75 +595,21 @@ class Runtime:
         if is_full:
             logger.error("The store of node %s has no room on the disk for what is committed. It waits.", self.node)
         self.is_full = is_full
-        self.raft.set_may_lead(not is_full)
+        if self._has_core:
+            self.raft.set_may_lead(not is_full)
 
     def _look_for_room(self) -> None:
-        if self._applier.is_busy:
-            return  # it looks itself
-        if self.parts.journal.has_room():
+        if not self._applier.is_busy and self.parts.journal.has_room():
             logger.info("Node %s has room on its disk again", self.node)
             self.is_full = False
             self.raft.set_may_lead(True)
 
-    # --- Installing a snapshot ----------------------------------------------------------------------------------------
-
-    def _install(self) -> None:
-        """Let a received snapshot take the place of the store, and then of the log; everything else waits meanwhile."""
-        wanted = self._held_back[0][0].snapshot if self._held_back else None
-        snapshot = next(
-            (one for one in self.parts.snapshots.kept if wanted is not None and one.place == wanted.index), None
-        )
-        if snapshot is None or wanted is None:
-            self.fail(consensus.BrokenInvariant(f"The snapshot {wanted} is to be installed and is not here."))
-            return
-        self._keeper.is_installing = True
-        self._applier.drop()
-        self._reads.refuse_all(TooStale(f"Node {self.name} is catching up with its cluster. Ask another node."))
-        logger.info("Installing the snapshot of entry %d", snapshot.place)
-        self._scheduler.in_thread(
-            "applier", lambda: self._machine.install(self.parts.snapshots, snapshot), self._installed
-        )
-
-    @guarded
-    def _installed(self, result: Exception | None) -> None:
-        if isinstance(result, NoSpace):
-            logger.error("The snapshot cannot be installed: %s It is tried again.", result)
-            self._scheduler.call_later(self.settings.upkeep_ms, self._install_again)
-            return
-        if isinstance(result, Exception):
-            self.fail(result)
-            return
-        meta = self._held_back[0][0].snapshot if self._held_back else None
-        if meta is None:
-            self.fail(consensus.BrokenInvariant("A snapshot was installed that nobody asked for."))
-            return
-        self._log_clock.observe(self._machine.log_ms)
-
-        def restored(error: KeyspaceError | None) -> None:
-            self._scheduler.call_threadsafe(self._restored, error)
-
-        self.parts.writer.call(lambda: self.parts.journal.restore(meta), restored)
-
-    @guarded
-    def _install_again(self) -> None:
-        self._install()
-
-    @guarded
-    def _restored(self, error: KeyspaceError | None) -> None:
-        if error is not None:
-            self.fail(error)
-            return
-        held, self._held_back = self._held_back or [], None
-        self._keeper.is_installing = False
-        later = next((at for at, (ready, _) in enumerate(held) if at and ready.snapshot is not None), len(held))
-        for ready, batch in held[:later]:
-            self._write(ready.number, batch)
-        if later < len(held):
-            self._held_back = held[later:]
-            self._install()
-        self._pump()
-
     # --- Words --------------------------------------------------------------------------------------------------------
+
+    @property
+    def can_read(self) -> bool:
+        """See :class:`reading.Leading`."""
+        return self.is_running and not self._persistence.is_installing and self.raft.replayed
 
     def status(self) -> RuntimeStatus:
         """The node at this moment."""
@@ -812,8 +619,12 @@ class Runtime:
             pending_calls=self._proposals.calls,
             is_full=self.is_full,
             snapshots=tuple(snapshot.place for snapshot in self.parts.snapshots.kept),
-            heard_ms_ago=self.age_ms,
+            heard_ms_ago=self.reads.age_ms,
         )
+
+    def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
+        """See :meth:`NodeReads.read`."""
+        self.reads.read(level, ready, min_index, max_staleness_ms)
 
     @property
     def applied_index(self) -> int:
@@ -840,7 +651,8 @@ class Runtime:
         except (ValueError, TypeError, KeyError):
             return None
 
-    def _require_leader(self) -> None:
+    def require_leader(self) -> None:
+        """Raise the error of a node that takes no writes, if this one does not."""
         if self.is_over:
             raise NoConnection(f"Node {self.name} has stopped. Nothing was done.")
         if self.is_full:
@@ -848,20 +660,23 @@ class Runtime:
                 f"The disk of node {self.name} is full: it takes no writes. Nothing was done. Make room on it."
             )
         if self.raft.role is not Role.LEADER:
-            raise self._not_leader()
+            raise self.not_leader()
 
-    def _not_leader(self) -> NotLeader:
+    def not_leader(self) -> NotLeader:
+        """The error that says who leads."""
         leader = self.raft.leader if self.raft.leader != self.node else None
         address = self.address_of(leader)
-        where = f"node {name_of(leader)} at {address or 'an unknown address'} does" if leader else "no node is known to"
+        where = "no node is known to"
+        if leader:
+            where = f"node {name_of(leader)} at {address or 'an unknown address'} does"
         return NotLeader(f"Node {self.name} does not lead the cluster; {where}. Nothing was done.", leader, address)
 
-    def _public(self, error: Exception) -> KeyspaceError:
+    def public(self, error: Exception) -> KeyspaceError:
         """What the core refused, in the words of the package."""
         if isinstance(error, KeyspaceError):
             return error
         if isinstance(error, consensus.NotLeader):
-            return self._not_leader()
+            return self.not_leader()
         for kind, public in _PUBLIC:
             if isinstance(error, kind):
                 return public(str(error))
@@ -879,9 +694,3 @@ _PUBLIC: Final[tuple[tuple[type[Exception], type[KeyspaceError]], ...]] = (
 def name_of(node: str) -> str:
     """The name in a member's id, which is followed by a dot and the incarnation."""
     return node.rpartition(".")[0] or node
-
-
-def _overtaken() -> KeyspaceError:
-    return ChangeRefused(
-        "The node ceased to lead before it knew whether the change is committed. Look at the members, and try again if need be."
-    )

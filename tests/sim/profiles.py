@@ -33,7 +33,7 @@ POWER = {"power_cut": 3.0, "power_cut_writing": 4.0, "all_power_cut": 0.6}
 DISK = {"eio_write": 1.5, "eio_sync": 2.0, "eio_read": 1.0, "enospc": 2.0, "slow_disk": 3.0, "bit_flip": 1.5}
 CLOCK = {"drift": 2.0, "wall_jump": 3.0}
 MEMBERS = {"transfer": 3.0, "stop_leading": 1.0, "grow": 2.0, "shrink": 2.0, "wipe": 1.5}
-OVERLAPS = {"slow_apply": 1.0, "hold": 1.0}
+OVERLAPS = {"slow_apply": 1.0}
 
 PROFILES = (
     (1.0, Profile("calm", faults={"transfer": 1.0, **CLOCK}, fault_every_ms=4_000)),

@@ -323,11 +323,25 @@ class Raft:
         """Of a leader: how many ticks ago, at most, the last round began that a majority has answered."""
         return reads.quorum_contact_ticks(self._state)
 
+    def newest_commands(self) -> Entry | None:
+        """The newest entry of the driver's that is not applied yet; None if there is none."""
+        log = self._state.log
+        for index in range(log.last_index, max(log.applied, log.first_index - 1), -1):
+            (entry,) = log.entries(index, 0, 1)
+            if entry.kind == COMMANDS:
+                return entry
+        return None
+
     @property
     def has_applied_all(self) -> bool:
         """Of a leader: whether everything in its log is committed and applied, its own first entry too."""
         log = self._state.log
         return self._state.has_committed_in_term and log.applied == log.last_index
+
+    def newest_commands(self) -> Entry | None:
+        """The last of the driver's entries in the log that is not applied yet, committed or not; None if there is none."""
+        with self._guard() as state:
+            return state.log.newest_commands()
 
     def describe(self) -> str:
         """One line for logs: who, what, where in the log. It reads nothing from the storage."""

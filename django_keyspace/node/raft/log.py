@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from .errors import require
-from .messages import Entry, SnapshotMeta
+from .messages import COMMANDS, Entry, SnapshotMeta
 from .storage import LogStorage
 
 
@@ -116,6 +116,14 @@ class Log:
                 break
             found.append(entry)
         return tuple(found)
+
+    def newest_commands(self) -> Entry | None:
+        """The last of the driver's entries behind what is applied; None if there is none."""
+        for index in range(self.last_index, self.applied, -1):
+            (entry,) = self.entries(index, 0, 1)
+            if entry.kind == COMMANDS:
+                return entry
+        return None
 
     def is_up_to_date(self, last_index: int, last_term: int) -> bool:
         """Whether a log that ends so has all that this one may have promised (rule 4)."""
