@@ -237,14 +237,7 @@ class KeyspaceCache(
         if not full:
             return {}
         records = yield "get_many", self._database, list(full)
-        decode = self._decode
-        values: dict[Any, Any] = {}
-        for key, record in zip(full.values(), records, strict=True):
-            if record is not None:
-                try:
-                    values[key] = decode(record)
-                except Unreadable:
-                    continue
+        values = self._runtime.codec.decode_many(full.values(), records)
         self._counters.hits += len(values)
         self._counters.misses += len(full) - len(values)
         return values

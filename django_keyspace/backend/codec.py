@@ -19,7 +19,7 @@ import json
 import logging
 import pickle
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from hmac import compare_digest
@@ -33,7 +33,7 @@ from django.core.signals import setting_changed
 from django_keyspace.conf import Config
 from django_keyspace.exceptions import CannotSerialize, DamagedStore
 from django_keyspace.operations import INT64_MAX, INT64_MIN, Value, value_too_large
-from django_keyspace.store.record import HEADER_BYTES, NATIVE_TAGS, Flag, Tag, inflate, payload_of, unpack_header
+from django_keyspace.store.record import HEADER_BYTES, NATIVE_TAGS, Flag, Tag, content_of, inflate, payload_of
 
 logger = logging.getLogger("django_keyspace.codec")
 security_logger = logging.getLogger("django.security.django_keyspace")
@@ -41,6 +41,7 @@ security_logger = logging.getLogger("django.security.django_keyspace")
 SIGNATURE_BYTES: Final = 16
 _SIGNED_FROM: Final = HEADER_BYTES + SIGNATURE_BYTES
 _COMPRESSED, _SIGNED, _EVICTABLE = int(Flag.COMPRESSED), int(Flag.SIGNED), int(Flag.EVICTABLE)
+_ENCLOSED = _COMPRESSED | _SIGNED
 _BYTES, _TEXT, _INTEGER, _FLOAT, _BOOLEAN = (
     int(tag) for tag in (Tag.BYTES, Tag.TEXT, Tag.INTEGER, Tag.FLOAT, Tag.BOOLEAN)
 )
@@ -235,7 +236,7 @@ class Codec:
         Raises:
             Unreadable: this alias cannot or must not read it.
         """
-        tag, flags, checksum, _, _, _ = unpack_header(record)
+        tag, flags, checksum = content_of(record)
         try:
             if flags & _SIGNED or tag == _PICKLE:
                 payload = self._verified(tag, flags, record)
@@ -259,6 +260,24 @@ class Codec:
             raise Unreadable(str(error)) from error
         except Exception as error:
             raise Unreadable(f"it cannot be loaded: {error!r}") from error
+
+    def decode_many(self, keys: Iterable[Any], records: Iterable[bytes | None]) -> dict[Any, Any]:
+        """What :meth:`decode` makes of each record, by its key; without those that are missing or unreadable."""
+        values: dict[Any, Any] = {}
+        unpack, checksum_of, decode = content_of, crc32, self.decode
+        for key, record in zip(keys, records, strict=True):
+            if record is None:
+                continue
+            tag, flags, checksum = unpack(record)
+            try:
+                # Plain text, the most usual, without a call for each.
+                if tag == _TEXT and not flags & _ENCLOSED and checksum_of(payload := record[HEADER_BYTES:]) == checksum:
+                    values[key] = payload.decode()
+                else:
+                    values[key] = decode(record)
+            except (Unreadable, UnicodeDecodeError):
+                continue
+        return values
 
     def _verified(self, tag: int, flags: int, record: bytes) -> bytes:
         """The payload without its signature, which also stands for the checksum."""

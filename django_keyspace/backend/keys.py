@@ -78,9 +78,10 @@ class KeyMethods:
         except TypeError:  # not all of them are str
             return None
         separators = len(keys) - 1
-        if not keys or " " in text or " " in head or not head.isprintable() or "" in keys:
+        if not keys or " " in text or " " in head or not head.isprintable():
             return None
-        if len(max(keys, key=len)) + len(head) > _WARN_CHARACTERS_MAX or not text.isascii():
+        lengths = set(map(len, keys))
+        if 0 in lengths or max(lengths) + len(head) > _WARN_CHARACTERS_MAX or not text.isascii():
             return None
         if text.count("\n") != separators or not text.replace("\n", "").isprintable():
             return None

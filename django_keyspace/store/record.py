@@ -68,6 +68,8 @@ pack_header = _HEADER.pack
 """``pack_header(tag, flags, checksum, revision, deadline_ms, bucket)``: a record is this and its payload."""
 unpack_header = _HEADER.unpack_from
 """``unpack_header(record) -> (tag, flags, checksum, revision, deadline_ms, bucket)``."""
+content_of = struct.Struct("<BBI").unpack_from
+"""``content_of(record) -> (tag, flags, checksum)``: what decoding needs."""
 deadline_of = struct.Struct("<14xQ").unpack_from
 """``deadline_of(record) -> (deadline_ms,)``: the one field that every read needs."""
 flags_and_bucket = struct.Struct("<xB20xI").unpack_from

@@ -321,3 +321,16 @@ def test_the_limit_of_a_value_counts_before_compression() -> None:
     bomb = record(codec(compressor="zlib").encode("x" * 100_000))
     with pytest.raises(Unreadable):
         one.decode(bomb)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_many_records_are_decoded_as_each_alone(options: dict[str, Any]) -> None:
+    one = codec(**options)
+    values = ["text", "", "é", "x" * 10_000, b"bytes", 7, -(2**63), 0.5, True, {"a": [1]}, None, 2**70, "text"]
+    records: list[bytes | None] = [record(one.encode(value)) for value in values]
+    damaged = bytearray(record(one.encode("damaged")))
+    damaged[-1] ^= 1
+    records += [None, bytes(damaged), record((Tag.TEXT, 0, b"\xff"))]
+    found = one.decode_many(range(len(records)), records)
+    assert list(found) == list(range(len(values)))
+    assert all(same(found[number], value) for number, value in enumerate(values))
