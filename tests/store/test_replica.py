@@ -20,11 +20,13 @@ from django_keyspace.exceptions import (
     KeyspaceError,
     MissingKey,
     NoSpace,
+    Overloaded,
     SessionExpired,
     StorageError,
+    UnknownOutcome,
 )
 from django_keyspace.operations import MODELS_BASE, SESSION_ID_BYTES
-from django_keyspace.store import Store, StoreOptions, admission, clock, deadlines, opening, replica
+from django_keyspace.store import Store, StoreOptions, admission, clock, deadlines, opening, replica, sessions
 from django_keyspace.store.apply import apply
 from django_keyspace.store.environment import META_RETIRED
 from django_keyspace.store.maintenance import Maintenance
@@ -207,6 +209,38 @@ def test_rule_32_the_applied_index_moves_with_entries_that_do_nothing(make: Make
     store.end("over", clean=False)
     again = make("s")
     assert (again.applied_index, again.log_ms) == (3, START_MS)
+
+
+def test_bounds_of_sessions_do_not_depend_on_groups(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old session's write does not take a new one's place, whether both are in one transaction or not."""
+    monkeypatch.setattr(sessions, "SESSIONS_MAX", 3)
+    together, apart = make(), make()
+    entries = [Logged(1, START_MS, [once(set_call(b"a"), 1, session_id(1)), once(set_call(b"a"), 1, session_id(2))])]
+    for index, number in enumerate((1, 2, 3, 4), 2):
+        entries.append(Logged(index, START_MS, [once(set_call(b"b"), 2, session_id(number))]))
+    results = together.apply_entries(entries[:1]) + together.apply_entries(entries[1:])
+    assert plain([apart.apply_entries([entry])[0] for entry in entries]) == plain(results)
+    assert [type(result) for some in results[1:] for result in some] == [bool, bool, bool, Overloaded]
+    assert together.digest() == apart.digest()
+
+
+def test_room_for_results_is_counted_in_their_bytes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "STORE_SHARE", 4 * MIB // 3_000)
+    store = make(max_bytes=4 * MIB)
+
+    def removed(sequence: int, lowest: int = 1, *, again: bool = False) -> Any:
+        remove = ("once", session_id(), sequence, lowest, again, ("remove", 0, b"k"), None)
+        return write(store, set_call(b"k", bytes(1_000)), remove)[1]
+
+    for sequence in (1, 2, 3):
+        assert removed(sequence)[HEADER_BYTES:] == bytes(1_000)
+    assert removed(2, again=True)[HEADER_BYTES:] == bytes(1_000)
+    assert isinstance(removed(3, again=True), UnknownOutcome), "two of them fill the room"
+    removed(4, lowest=3)
+    assert removed(4, lowest=3, again=True)[HEADER_BYTES:] == bytes(1_000), "what was acknowledged leaves room"
+    assert write(store, ("expire_sessions", [session_id()]), log_ms=START_MS + EXPIRY_MS) == [1]
+    with store.snapshot() as snapshot:
+        assert snapshot.environment.answers_bytes(snapshot.txn) == 0
 
 
 # --- Nothing is skipped, nothing half done
