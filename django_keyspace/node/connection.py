@@ -295,7 +295,7 @@ class ClientConnection(asyncio.Protocol):
         self.group_done()
 
     def _written(self, request_id: int, size_bytes: int, results: list[Any]) -> None:
-        """A write is done. The server flushes when the whole group is."""
+        """A write is done. If more of this client's are under way, the server flushes when the whole group is."""
         self._in_flight -= 1
         self._in_flight_bytes -= size_bytes
         result = results[0]
@@ -311,8 +311,11 @@ class ClientConnection(asyncio.Protocol):
             frame = self._answer(
                 request_id, KeyspaceError.code, f"The node failed: {type(result).__name__}. See its log."
             )
-        self._put(frame)
-        self._service.unflushed.add(self)
+        if self._in_flight or self._output or self._backlog or self._reading_paused or self._leaving:
+            self._put(frame)
+            self._service.unflushed.add(self)
+        elif self._transport is not None:  # no other answer to this client can come with it
+            self._transport.write(frame)
 
     def _refuse(self, request_id: int, error: KeyspaceError) -> bytes:
         """The frame that says that something was not done, and why."""

@@ -177,6 +177,8 @@ class Server:
 
     def _group_done(self, calls: int) -> None:
         """The log has answered a group of writes: send the answers."""
+        if not self.unflushed:
+            return
         ready = list(self.unflushed)
         self.unflushed.clear()
         for connection in ready:
