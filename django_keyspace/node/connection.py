@@ -20,12 +20,12 @@ from django_keyspace.exceptions import (
     NoConnection,
     NotLeader,
     NotSupported,
-    Overloaded,
     ProtocolError,
 )
 from django_keyspace.handshake import NONCE_BYTES, PROOF, client_proof, new_nonce, node_proof, require_same
+from django_keyspace.node.greeting import is_peer_hello
 from django_keyspace.node.log import View
-from django_keyspace.node.service import Service
+from django_keyspace.node.service import SPARE_CONNECTIONS, Service, too_many
 from django_keyspace.operations import RUNS, WRITES, check_call
 from django_keyspace.ordinary import is_ordinary
 from django_keyspace.store.queries import carry_out
@@ -105,8 +105,8 @@ class ClientConnection(asyncio.Protocol):
         service.metrics.connections += 1
         if service.draining:
             self.leave(NoConnection(f"Node {service.hello.node} is shutting down."))
-        elif len(service.connections) > service.connections_max:
-            self.leave(Overloaded(f"Node {service.hello.node} has {service.connections_max:,} connections already."))
+        elif len(service.connections) > service.connections_max + SPARE_CONNECTIONS:
+            self.leave(too_many(service))
         else:
             self._timer = self._loop.call_later(HELLO_TIMEOUT_S, self._nobody_greeted)
 
@@ -375,6 +375,11 @@ class ClientConnection(asyncio.Protocol):
             return False
         try:
             message = self._decode(bodies[0])
+            if is_peer_hello(message):
+                link, transport = self._service.peer_link(), self._transport
+                self.connection_lost(None)
+                link.take_over(cast("asyncio.Transport", transport), message, self._reader)
+                return False
             if self._expected_proof is None:
                 self._greet(message)
             else:
@@ -388,6 +393,8 @@ class ClientConnection(asyncio.Protocol):
     def _greet(self, message: Any) -> None:
         service = self._service
         hello = ClientHello.parse(message)
+        if len(service.connections) > service.connections_max:
+            raise too_many(service)
         if hello.cluster is not None and hello.cluster != service.hello.cluster:
             raise ProtocolError(
                 f"The client looks for cluster {hello.cluster:.80}; node {service.hello.node} is not part of it."

@@ -124,28 +124,31 @@ class PeerLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands."""
-        self.take_over(transport)
+        self._begin_with(transport)
 
-    def take_over(self, transport: asyncio.BaseTransport, hello: Any = None, reader: FrameReader | None = None) -> None:
+    def take_over(self, transport: asyncio.Transport, hello: Any, reader: FrameReader) -> None:
         """Go on with a connection whose first message another protocol object has read.
 
         Arguments:
-            transport: the connection; its protocol is this object already.
+            transport: the connection; its protocol is this object from now on.
             hello: the message.
             reader: what has read it; whatever came behind it is still in there.
         """
+        transport.set_protocol(self)
+        self._begin_with(transport)
+        self._reader = reader
+        try:
+            self._greet(hello)
+        except KeyspaceError as error:
+            self.refuse(error)
+        self.data_received(b"")
+
+    def _begin_with(self, transport: asyncio.BaseTransport) -> None:
         self._transport = stream = cast("asyncio.Transport", transport)
         stream.set_write_buffer_limits(high=OUTPUT_BYTES_HIGH)
         _send_little_ahead(stream)
         self._timer = asyncio.get_running_loop().call_later(GREETING_TIMEOUT_S, self._nobody_greeted)
         self._say(self._greeting.first())
-        if reader is not None:
-            self._reader = reader
-            try:
-                self._greet(hello)
-            except KeyspaceError as error:
-                self.refuse(error)
-            self.data_received(b"")
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
@@ -251,10 +254,10 @@ class PeerLink(asyncio.Protocol):
             elif kind is None:
                 break
             else:
-                self._begin(transport, kind)
+                self._start(transport, kind)
         self.sent_s = monotonic()
 
-    def _begin(self, transport: asyncio.Transport, kind: int) -> None:
+    def _start(self, transport: asyncio.Transport, kind: int) -> None:
         data = self._queues[kind].popleft()
         if len(data) <= PIECE_BYTES:
             self._queued_bytes[kind] -= len(data)

@@ -96,9 +96,21 @@ class ReplicatedLog(Protocol):
 
     Attributes:
         reads: whom to ask before a read; None if there is no other copy, so that whatever is in the store is current.
+        pending_calls: writes that are accepted and not answered.
+        pending_bytes: the same, in bytes of their frames.
     """
 
-    reads: Reads | None
+    @property
+    def reads(self) -> Reads | None:
+        """See above."""
+
+    @property
+    def pending_calls(self) -> int:
+        """See above."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """See above."""
 
     def propose(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
         """Have checked writes done, in order.
@@ -127,9 +139,6 @@ class ReplicatedLog(Protocol):
 
     def let_go(self, turn: Hold) -> None:
         """End what :meth:`hold` began."""
-
-    async def drain(self) -> None:
-        """Return when nothing is waiting or under way."""
 
 
 class WriterStore(Protocol):
@@ -180,7 +189,6 @@ class LocalLog:
         self._groups = 0
         self._callbacks: list[Callable[[int], None]] = []
         self._on_group = on_group
-        self._idle: asyncio.Event | None = None
         self._barrier = ScriptBarrier(lambda: not self._groups, self._flush)
         self._write_here_from_s = 0.0 if may_write_here else float("inf")
         self._away_s = AWAY_S_MIN
@@ -221,12 +229,6 @@ class LocalLog:
     def let_go(self, turn: Hold) -> None:
         """See :meth:`ReplicatedLog.let_go`."""
         self._barrier.let_go(turn)
-
-    async def drain(self) -> None:
-        """See :meth:`ReplicatedLog.drain`."""
-        while self.pending_calls:
-            self._idle = asyncio.Event()
-            await self._idle.wait()
 
     def _flush(self) -> None:
         """Write what is waiting, or hand the store as many groups as it may have."""
@@ -315,5 +317,3 @@ class LocalLog:
             begin = end
         for callback in self._callbacks:
             callback(begin)
-        if self._idle is not None and not self.pending_calls:
-            self._idle.set()

@@ -74,13 +74,20 @@ class Metrics:
         """Seconds since the node started."""
         return monotonic() - self.started_s
 
-    def text(self, gauges: Mapping[str, float], store: Mapping[str, Any], counters: Mapping[str, int]) -> str:
+    def text(
+        self,
+        gauges: Mapping[str, float],
+        store: Mapping[str, Any],
+        counters: Mapping[str, int],
+        cluster: Mapping[str, Any] | None = None,
+    ) -> str:
         """Everything in Prometheus's text format.
 
         Arguments:
             gauges: figures of the moment, by name and help text: see :data:`GAUGES`.
             store: what the operation ``status`` answers.
             counters: the store's own counters.
+            cluster: what ``control.describe_cluster`` says; None for a node that runs alone.
         """
         lines = _family("info", "gauge", "The node's release.", [({"release": __version__}, 1)])
         lines += _family("uptime_seconds", "gauge", "Seconds since the node started.", [({}, round(self.uptime_s, 3))])
@@ -100,6 +107,8 @@ class Metrics:
             lines += _family(f"store_{name}", "gauge", help_text, [({}, store[name])])
         for name, number in sorted(counters.items()):
             lines += _family(f"store_{name}_total", "counter", f"The store's counter {name}.", [({}, number)])
+        if cluster is not None:
+            lines += _cluster_lines(cluster)
         lines += _histogram("write_group_seconds", "How long groups of writes took.", self.groups)
         lines += _histogram("loop_lag_seconds", "How late the event loop was for a timer.", self.loop_lag)
         return "\n".join(lines) + "\n"
@@ -125,6 +134,30 @@ STORE_FIGURES: Final = {
     "revision": "Number of the last write transaction.",
 }
 """Figures of the store that are worth a line of their own."""
+
+
+CLUSTER_FIGURES: Final = {
+    "term": "The term of the consensus.",
+    "commit": "The last entry that is known to be committed.",
+    "applied": "The last entry that the store has applied.",
+    "last_index": "The last entry of the log.",
+    "log_ms": "The log clock, in milliseconds since the epoch.",
+}
+"""Figures of a node of a cluster."""
+
+
+def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
+    role, leader = cluster["role"], cluster["leader"]
+    lines = _family("cluster_role", "gauge", "1 for what this node is.", [({"role": role}, 1)])
+    lines += _family("cluster_has_leader", "gauge", "1 while this node knows of a leader.", [({}, 1 if leader else 0)])
+    for name, help_text in CLUSTER_FIGURES.items():
+        lines += _family(f"cluster_{name}", "gauge", help_text, [({}, cluster[name])])
+    members = [(member["name"], member["lag"]) for member in cluster["members"] if member["lag"] is not None]
+    help_text = "Entries by which a member is behind, as the leader knows it."
+    lines += _family("cluster_lag", "gauge", help_text, [({"member": name}, lag) for name, lag in members])
+    heard_ms = cluster["heard_ms_ago"]
+    samples: list[tuple[dict[str, str], float]] = [] if heard_ms is None else [({}, heard_ms / 1000)]
+    return lines + _family("cluster_leader_contact_seconds", "gauge", "Time since the leader was heard.", samples)
 
 
 def process_figures() -> dict[str, float]:

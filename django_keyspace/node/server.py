@@ -11,13 +11,15 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from django_keyspace import __version__
-from django_keyspace.exceptions import ConfigurationError, KeyspaceError, NoConnection
+from django_keyspace.exceptions import ConfigurationError, KeyspaceError, NoConnection, ProtocolError
 from django_keyspace.node.auth import ServerTls
 from django_keyspace.node.config import NodeConfig, format_address
 from django_keyspace.node.connection import HELLO_TIMEOUT_S, ClientConnection, connection_factory
+from django_keyspace.node.links import PeerLink
 from django_keyspace.node.log import ReplicatedLog
 from django_keyspace.node.metrics import Metrics
 from django_keyspace.node.scripts import ScriptService
@@ -43,6 +45,9 @@ class Server:
         limits: sizes that requests are checked against.
         metrics: where requests are counted.
         scripts: runs scripts; without it they are refused.
+        cluster: the cluster's id, None for a node that runs alone.
+        links: makes what takes over connections of other nodes; without it they are refused.
+        tls: its certificate, if it was read already.
     Raises:
         ConfigurationError: the certificate cannot be used.
     """
@@ -55,13 +60,16 @@ class Server:
         limits: Limits,
         metrics: Metrics | None = None,
         scripts: ScriptService | None = None,
+        *,
+        cluster: str | None = None,
+        links: Callable[[], PeerLink] | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
         self.config = config
         self.secret = config.secret
         self.metrics = metrics or Metrics()
-        self.tls = (
-            ServerTls(config.tls_cert, config.tls_key, config.tls_ca) if config.tls_cert and config.tls_key else None
-        )
+        self.tls = tls or tls_of(config)
+        self._links = links
         self.store = store
         self.log = log
         self.scripts = scripts
@@ -69,7 +77,7 @@ class Server:
         self.hello = NodeHello(
             PROTOCOL_VERSION,
             node=config.node_id,
-            cluster=None,
+            cluster=cluster,
             databases=limits.databases,
             value_bytes_max=limits.value_bytes_max,
             frame_bytes_max=frame_bytes_max_for(limits.value_bytes_max),
@@ -85,18 +93,20 @@ class Server:
         self._socket_path: str | None = None
         log.on_commit(self._group_done)
 
-    async def listen(self) -> str:
+    async def listen(self, listening: socket.socket | None = None) -> str:
         """Open the TCP listener.
 
+        Arguments:
+            listening: its socket, if it is open already.
         Returns:
             The address, with the port that was chosen if the configured one is 0.
         Raises:
             ConfigurationError: the address cannot be listened on.
         """
-        config = self.config
         loop = asyncio.get_running_loop()
+        if listening is None:
+            listening = listening_socket(self.config)
         try:
-            listening = _listening_socket(config.host, config.port)
             server = await loop.create_server(
                 connection_factory(self, loop),
                 sock=listening,
@@ -105,7 +115,7 @@ class Server:
                 ssl_handshake_timeout=HELLO_TIMEOUT_S if self.tls is not None else None,
             )
         except OSError as error:
-            raise ConfigurationError(_cannot_listen(config, error)) from error
+            raise ConfigurationError(_cannot_listen(self.config, error)) from error
         self._listeners.append(server)
         name: Any = listening.getsockname()
         self.address = format_address(name[0], name[1])
@@ -117,6 +127,14 @@ class Server:
             return self.log.reads.members()
         node = self.config.node_id
         return {"cluster": None, "leader": node, "nodes": [{"name": node, "address": self.address, "role": "voter"}]}
+
+    def peer_link(self) -> PeerLink:
+        """What takes over a connection on which another node has greeted. Raises :class:`ProtocolError` if there can be none."""
+        if self._links is None:
+            raise ProtocolError(f"Node {self.config.node_id} runs alone: it is in no cluster.")
+        if self.draining:
+            raise NoConnection(f"Node {self.config.node_id} is shutting down.")
+        return self._links()
 
     async def listen_unix(self, path: str) -> bool:
         """Open the listener on a Unix socket as well. It has no TLS, since nothing leaves the machine.
@@ -167,8 +185,7 @@ class Server:
             connection.leave(goodbye)
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                await self.log.drain()
-                while self.connections:
+                while self.log.pending_calls or self.connections:
                     await asyncio.sleep(0.01)
         except TimeoutError:
             logger.warning("%d connections did not end in time and are cut", len(self.connections))
@@ -188,7 +205,24 @@ class Server:
                 connection.leave(error)
 
 
-def _listening_socket(host: str, port: int) -> socket.socket:
+def tls_of(config: NodeConfig) -> ServerTls | None:
+    """A node's certificate, None if it has none. Raises :class:`ConfigurationError` if it cannot be used."""
+    return ServerTls(config.tls_cert, config.tls_key, config.tls_ca) if config.tls_cert and config.tls_key else None
+
+
+def listening_socket(config: NodeConfig) -> socket.socket:
+    """A socket at the node's address, for :meth:`Server.listen`.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    try:
+        return _bound(config.host, config.port)
+    except OSError as error:
+        raise ConfigurationError(_cannot_listen(config, error)) from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listening = socket.socket(family, kind, protocol)
     try:

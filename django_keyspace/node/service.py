@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from django_keyspace.exceptions import Overloaded
+from django_keyspace.node.links import PeerLink
 from django_keyspace.node.log import ReplicatedLog
 from django_keyspace.node.metrics import Metrics
 from django_keyspace.node.scripts import ScriptService
@@ -12,6 +14,10 @@ from django_keyspace.wire import NodeHello
 
 if TYPE_CHECKING:
     from django_keyspace.node.connection import ClientConnection
+
+
+SPARE_CONNECTIONS: Final = 64
+"""Beyond the clients' limit, for those that have not said yet whether they are clients or nodes."""
 
 
 class ReadStore(Protocol):
@@ -41,3 +47,11 @@ class Service(Protocol):
 
     def members(self) -> dict[str, Any]:
         """What the operation ``members`` answers."""
+
+    def peer_link(self) -> PeerLink:
+        """What takes over a connection on which a node has greeted. Raises :class:`ProtocolError` if this one runs alone."""
+
+
+def too_many(service: Service) -> Overloaded:
+    """What is said to clients beyond the limit."""
+    return Overloaded(f"Node {service.hello.node} has {service.connections_max:,} connections already.")

@@ -24,6 +24,7 @@ from django_keyspace.node.connection import (
     WRITES_IN_FLIGHT_MAX,
     ClientConnection,
 )
+from django_keyspace.node.links import PeerLink
 from django_keyspace.node.metrics import Metrics
 from django_keyspace.operations import Limits
 from django_keyspace.store import Store, StoreOptions, open_store
@@ -216,6 +217,9 @@ class Service:
         self.connections: set[ClientConnection] = set()
         self.connections_max, self.draining = 10, False
         self.unflushed: set[ClientConnection] = set()
+
+    def peer_link(self) -> PeerLink:
+        raise ProtocolError("This node runs alone.")
 
     def commit(self) -> None:
         self.log.commit()

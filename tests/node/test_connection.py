@@ -57,8 +57,9 @@ class FakeLog:
     def on_commit(self, callback: Any) -> None:
         self.committed.append(callback)
 
-    async def drain(self) -> None:
-        pass
+    @property
+    def pending_calls(self) -> int:
+        return len(self.proposed)
 
     async def answer(self, result: Any) -> None:
         """Answer the oldest write that has come, waiting for it if need be."""

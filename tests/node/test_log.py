@@ -118,19 +118,6 @@ async def test_errors_of_the_store() -> None:
     assert log.pending_calls == 0
 
 
-async def test_drain_waits_for_everything() -> None:
-    store, results = FakeStore(), []
-    log = LocalLog(store, asyncio.get_running_loop())
-    await log.drain()
-    log.propose([("w",)], 1, results.append)
-    draining = asyncio.ensure_future(log.drain())
-    await turn()
-    assert not draining.done()
-    await store.commit()
-    await asyncio.wait_for(draining, 5)
-    assert results
-
-
 async def test_a_commit_after_the_loop_has_gone_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     store = FakeStore()
 
