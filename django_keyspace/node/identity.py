@@ -80,7 +80,7 @@ def new_cluster_id() -> str:
 
 def name_of(member_id: str) -> str:
     """The name in a member's id."""
-    return member_id.rpartition(".")[0]
+    return member_id.rpartition(".")[0] or member_id
 
 
 def member_info(name: str, address: str) -> str:

@@ -11,6 +11,7 @@ from .config import Config
 from .errors import BadMessage, BrokenInvariant, Refused, Stopped
 from .membership import Change, Membership
 from .messages import (
+    COMMANDS,
     AppendRequest,
     AppendResponse,
     Entry,
@@ -322,15 +323,6 @@ class Raft:
     def quorum_contact_ticks(self) -> int:
         """Of a leader: how many ticks ago, at most, the last round began that a majority has answered."""
         return reads.quorum_contact_ticks(self._state)
-
-    def newest_commands(self) -> Entry | None:
-        """The newest entry of the driver's that is not applied yet; None if there is none."""
-        log = self._state.log
-        for index in range(log.last_index, max(log.applied, log.first_index - 1), -1):
-            (entry,) = log.entries(index, 0, 1)
-            if entry.kind == COMMANDS:
-                return entry
-        return None
 
     @property
     def has_applied_all(self) -> bool:
