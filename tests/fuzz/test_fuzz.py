@@ -41,7 +41,7 @@ def test_the_seeds_reach_the_operations() -> None:
         ("connection", lambda patch: patch.setattr("django_keyspace.node.connection.check_call", lambda *call: None)),
         ("frames", lambda patch: patch.setattr("django_keyspace.wire.FrameReader.pending_bytes", 2**40)),
         ("client", lambda patch: patch.setattr("tests.fuzz.targets.shape_result", lambda *call: 1 / 0)),
-        ("hello", lambda patch: patch.setattr("django_keyspace.wire._hello_parts", lambda message: message[1:])),
+        ("hello", lambda patch: patch.setattr("django_keyspace.wire.hello_parts", lambda message: message[1:])),
     ],
 )
 def test_a_fault_is_found(target: str, break_it: object, monkeypatch: pytest.MonkeyPatch) -> None:
