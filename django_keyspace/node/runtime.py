@@ -11,104 +11,35 @@ applies it once it is committed, and the results go back to who proposed. The wa
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from random import Random
-from typing import Any, Concatenate, Final, ParamSpec
+from typing import Any
 
-from django_keyspace.exceptions import (
-    ChangeRefused,
-    InvalidArgument,
-    KeyspaceError,
-    NoConnection,
-    NoSpace,
-    NotLeader,
-    Overloaded,
-    ValueTooLarge,
-)
+from django_keyspace.exceptions import KeyspaceError, NoConnection, NoSpace
 from django_keyspace.node import raft as consensus
 from django_keyspace.node.applier import Applier
 from django_keyspace.node.barrier import Granted, Hold, ScriptBarrier
 from django_keyspace.node.changes import Changes, Told
-from django_keyspace.node.clock import LogClock, NodeClock
-from django_keyspace.node.entries import log_time_of, pack_calls
-from django_keyspace.node.interfaces import Handle, Links, Scheduler, Writer
-from django_keyspace.node.journal import Journal
+from django_keyspace.node.clock import LogClock
+from django_keyspace.node.directory import Directory
+from django_keyspace.node.entries import log_time_of
+from django_keyspace.node.guard import guarded
+from django_keyspace.node.identity import name_of
+from django_keyspace.node.incoming import RAFT, core_message, needs_room
+from django_keyspace.node.interfaces import Handle
 from django_keyspace.node.log import Done, Ready
-from django_keyspace.node.machine import Machine
+from django_keyspace.node.packing import Packer
+from django_keyspace.node.parts import Parts, RuntimeStatus
 from django_keyspace.node.persistence import Persistence
-from django_keyspace.node.proposals import Group, Proposal, Proposals
-from django_keyspace.node.raft import BadMessage, Entry, Raft, Role, SnapshotRequest, from_wire, to_wire
+from django_keyspace.node.proposals import Proposal, Proposals
+from django_keyspace.node.raft import BadMessage, Entry, Raft, Role, SnapshotRequest, to_wire
 from django_keyspace.node.reading import NodeReads
-from django_keyspace.node.settings import RuntimeSettings
-from django_keyspace.node.snapshot import SnapshotStore
 from django_keyspace.node.snapshot_keeper import KINDS as SNAPSHOT_KINDS
 from django_keyspace.node.snapshot_keeper import SnapshotKeeper
+from django_keyspace.node.upkeep import Upkeep
 from django_keyspace.operations import Call
 
 logger = logging.getLogger("django_keyspace.node")
-
-RAFT: Final = "raft"
-"""First word of a frame with a message of the core."""
-
-P = ParamSpec("P")
-
-
-def guarded(method: Callable[Concatenate[Runtime, P], None]) -> Callable[Concatenate[Runtime, P], None]:
-    """Make what comes in from outside end the node if something breaks in it that must not, and nothing after that."""
-
-    @functools.wraps(method)
-    def call(self: Runtime, /, *arguments: P.args, **named: P.kwargs) -> None:
-        if self.is_over:
-            return
-        try:
-            method(self, *arguments, **named)
-        except BadMessage:
-            raise  # the peer's fault
-        except Exception as error:
-            self.fail(error)
-
-    return call
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a runtime is made of; see ``interfaces.py``."""
-
-    clock: NodeClock
-    scheduler: Scheduler
-    writer: Writer
-    journal: Journal
-    snapshots: SnapshotStore
-    machine: Machine
-    links: Links
-    random: Random
-    settings: RuntimeSettings
-    give_up: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeStatus:
-    """A node at one moment.
-
-    Attributes:
-        core: what the consensus core says.
-        log_ms: the log clock.
-        pending_calls: writes that wait or are under way.
-        is_full: whether the disk has no room.
-        snapshots: the entries of which there are snapshots.
-        heard_ms_ago: how long ago this node knew of a leader that a majority follows; None if it does not know.
-    """
-
-    core: consensus.Status
-    log_ms: int
-    pending_calls: int
-    is_full: bool
-    snapshots: tuple[int, ...]
-    heard_ms_ago: int | None
 
 
 class Runtime:
@@ -144,46 +75,28 @@ class Runtime:
         machine.now_ms = self._log_clock.now_ms
         self._proposals = Proposals(settings)
         self._barrier = ScriptBarrier(self._is_quiet, self.flush_soon)
+        self._packer = Packer(self, self._proposals, self._barrier, machine, parts.clock, self._log_clock, settings)
+        directory = Directory(self)
+        self.members, self.address_of = directory.members, directory.address_of
+        self.not_leader, self.public = directory.not_leader, directory.public
         self._changes = Changes(self, scheduler, 2 * settings.election_timeout_ms)
         self.reads = NodeReads(self, machine, parts.clock, self._log_clock, scheduler, settings)
         self._applier = Applier(machine, scheduler, settings, self._applied, self.fail, self._store_is_full)
-        self._keeper = SnapshotKeeper(
-            cluster,
-            self,
-            machine,
-            parts.snapshots,
-            parts.journal,
-            parts.writer,
-            scheduler,
-            parts.links,
-            settings,
-            parts.random,
-        )
+        self._keeper = SnapshotKeeper(cluster, self, parts)
+        self._upkeep = Upkeep(self, machine, self._keeper, parts.clock, self._log_clock, settings.upkeep_ms)
         self._callbacks: list[Callable[[int], None]] = []
         self._answered = 0
         self._is_pumping = False
         self._flush_scheduled = False
-        self._upkeep_under_way = False
         self._timer: Handle | None = None
         self._last_tick_ms = 0
-        self._next_upkeep_ms = 0
         self._begin()
 
     def _begin(self) -> None:
         """Begin from what is durable: at the start, and when a full disk has made a write impossible."""
-        parts = self.parts
-        self._persistence = Persistence(
-            self,
-            parts.journal,
-            parts.writer,
-            parts.snapshots,
-            parts.machine,
-            parts.scheduler,
-            parts.settings.upkeep_ms,
-        )
-        self.raft = Raft(
-            self.node, parts.journal, parts.random, parts.settings.raft, applied=parts.machine.applied_index
-        )
+        parts, applied = self.parts, self._machine.applied_index
+        self._persistence = Persistence(self, parts)
+        self.raft = Raft(self.node, parts.journal, parts.random, parts.settings.raft, applied=applied)
         self.raft.raise_log_time(self._log_clock.last_ms)
         self._was = (Role.FOLLOWER, 0)
         self._has_core = True
@@ -199,7 +112,6 @@ class Runtime:
     def start(self) -> None:
         """Begin to tick."""
         self._last_tick_ms = self._clock.monotonic_ms()
-        self._next_upkeep_ms = self._last_tick_ms + self.settings.upkeep_ms
         self._pump()
         self._timer = self._scheduler.call_later(self.settings.tick_ms, self._tick)
 
@@ -209,13 +121,9 @@ class Runtime:
             return
         reason = str(error) or type(error).__name__
         is_ours = isinstance(error, KeyspaceError | consensus.RaftError)
-        logger.critical(
-            "Node %s stops: %s At that moment: %s",
-            self.node,
-            reason,
-            self.raft.describe(),
-            exc_info=None if is_ours else error,
-        )
+        state = self.raft.describe()
+        trace = None if is_ours else error
+        logger.critical("Node %s stops: %s At that moment: %s", self.node, reason, state, exc_info=trace)
         self.raft.fail(reason)
         self._end()
         self.parts.give_up(reason)
@@ -224,7 +132,7 @@ class Runtime:
         """End it; the journal is closed in good order by who opened it. Call after :meth:`stop_leading` and a drain."""
         if not self.is_over:
             self._end()
-            self._refuse_everything(NoConnection(f"Node {self.name} has stopped."))
+            self._lead_no_more(NoConnection(f"Node {self.name} has stopped."))
 
     def kill(self) -> None:
         """Forget everything at once, and tell nobody: what a crash does."""
@@ -235,11 +143,6 @@ class Runtime:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _refuse_everything(self, error: KeyspaceError) -> None:
-        self.reads.refuse_all(error)
-        self._lead_no_more(error)
-        self._tell_answered()
-
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     @guarded
@@ -247,9 +150,8 @@ class Runtime:
         self._timer = self._scheduler.call_later(self.settings.tick_ms, self._tick)
         self._pass_time()
         self._pump()
-        if self._clock.monotonic_ms() >= self._next_upkeep_ms:
-            self._next_upkeep_ms = self._clock.monotonic_ms() + self.settings.upkeep_ms
-            self._look_after_things()
+        if self.is_running and not self._persistence.is_installing:
+            self._upkeep.look()
 
     def _pass_time(self) -> None:
         """Deliver the ticks that are due, before anything that came meanwhile (step 11 of the driver's contract)."""
@@ -262,29 +164,17 @@ class Runtime:
         for _ in range(min(due, 2 * self.settings.raft.election_ticks)):
             self.raft.tick()
 
-    def _look_after_things(self) -> None:
-        """Once in a while: what is due by the log clock (the leader logs it), snapshots, room on the disk."""
-        if not self.is_running or self._persistence.is_installing:
-            return
-        if self.is_full:
-            self._look_for_room()
-        self._keeper.look()
-        if self.raft.role is not Role.LEADER or self._upkeep_under_way or self.is_full:
-            return
-        calls = self._machine.due(self._log_clock.now_ms())
-        if calls:
-            self._upkeep_under_way = True
-            self.propose_held(calls, 0, self._upkeep_done)
-
-    def _upkeep_done(self, results: list[Any]) -> None:
-        self._upkeep_under_way = False
-
     # --- Writes -------------------------------------------------------------------------------------------------------
 
     @property
     def pending_calls(self) -> int:
         """Writes that are accepted and not answered."""
         return self._proposals.calls
+
+    @property
+    def pending_bytes(self) -> int:
+        """The same in bytes, about."""
+        return self._proposals.bytes
 
     def propose(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
         """See :meth:`ReplicatedLog.propose`. Raises :class:`NotLeader`, :class:`NoSpace`, :class:`Overloaded`."""
@@ -295,9 +185,7 @@ class Runtime:
     def propose_held(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
         """See :meth:`ReplicatedLog.propose_held`."""
         self.require_leader()
-        proposal = Proposal(calls, size_bytes, done)
-        self._proposals.account(proposal)
-        self._propose_group(Group([proposal]), calls)
+        self._packer.pack_alone(calls, size_bytes, done)
         self._pump()
 
     def hold(self, granted: Granted) -> Hold:
@@ -309,14 +197,14 @@ class Runtime:
         """See :meth:`ReplicatedLog.let_go`."""
         self._barrier.let_go(turn)
 
+    @property
+    def leads(self) -> bool:
+        """See :class:`upkeep.Core`."""
+        return self.is_running and not self.is_full and self.raft.role is Role.LEADER
+
     def _is_quiet(self) -> bool:
         """Whether a script may begin: this node leads for sure, and its store has everything that is in the log."""
-        return (
-            self.raft.role is Role.LEADER
-            and not self._proposals.entries
-            and self._applier.is_idle
-            and self.raft.has_applied_all
-        )
+        return self.leads and not self._proposals.entries and self._applier.is_idle and self.raft.has_applied_all
 
     def on_commit(self, callback: Callable[[int], None]) -> None:
         """See :meth:`ReplicatedLog.on_commit`."""
@@ -336,38 +224,8 @@ class Runtime:
             return
         self._pass_time()
         self.reads.ask()
-        while (
-            self._proposals.is_waiting
-            and not self._barrier.is_held
-            and self._proposals.entries < self.settings.entries_max
-            and self.raft.role is Role.LEADER
-        ):
-            group = self._proposals.take()
-            calls = group[0].calls if len(group) == 1 else [call for proposal in group for call in proposal.calls]
-            self._propose_group(Group(group), calls)
+        self._packer.pack_waiting()
         self._pump()
-
-    def _propose_group(self, group: Group, calls: Sequence[Call]) -> None:
-        """Make an entry of a group: decide its time, what has to be evicted for it, and what of it cannot be done."""
-        log_ms = self._log_clock.now_ms()
-        plan = self._machine.plan(calls, log_ms)
-        refused: Sequence[KeyspaceError | None] = ()
-        if plan.refusal is not None:
-            refused = [plan.refusal if grows else None for grows in self._machine.growing(calls)]
-            calls = [call for call, error in zip(calls, refused, strict=True) if error is None]
-        upkeep: list[Call] = [("evict", plan.evict)] if plan.evict else []
-        group = group._replace(refused=refused, upkeep=len(upkeep), began_ms=self._clock.monotonic_ms())
-        if not calls and not upkeep:
-            self._answered += len(refused)
-            self._proposals.answer(group, [])
-            return
-        try:
-            entry = self.raft.propose(pack_calls(log_ms, [*upkeep, *calls]))
-        except (consensus.Refused, InvalidArgument) as error:
-            self._answered += len(calls)
-            self._proposals.fail(group, self.public(error))
-            return
-        self._proposals.under_way(entry.index, entry.term, group)
 
     def _applied(self, entries: Sequence[Entry], results: list[list[Any]]) -> None:
         """The state machine has applied entries: answer those who wait for them."""
@@ -411,22 +269,17 @@ class Runtime:
 
     def _receive(self, sender: str, frame: tuple[Any, ...]) -> None:
         kind = frame[0] if frame else None
-        if kind == RAFT:
-            message = from_wire(frame[1:])
-            if message.sender != sender:
-                raise BadMessage(f"{sender} sent a message of {message.sender}.")
-            if isinstance(message, SnapshotRequest):
-                raise BadMessage(f"{sender} sent a request for a snapshot without the snapshot.")
-            if isinstance(message, consensus.AppendRequest) and message.entries and self.is_full:
-                return  # as if it were lost: there is no room for it
-            self.raft.step(message)
-            leads = isinstance(message, consensus.AppendRequest | consensus.Heartbeat)
-            if leads and message.term >= self.raft.term:
-                self.reads.heard_leader()
-        elif kind in SNAPSHOT_KINDS:
+        if kind in SNAPSHOT_KINDS:
             self._keeper.receive(sender, frame)
-        else:
+            return
+        if kind != RAFT:
             raise BadMessage(f"{sender} sent a frame of the unknown kind {kind!r:.40}.")
+        message = core_message(sender, frame)
+        if self.is_full and needs_room(message):
+            return  # as if it were lost
+        self.raft.step(message)
+        if isinstance(message, consensus.AppendRequest | consensus.Heartbeat) and message.term >= self.raft.term:
+            self.reads.heard_leader()
 
     @guarded
     def peer_lost(self, peer: str) -> None:
@@ -474,9 +327,10 @@ class Runtime:
 
     # --- Carrying out -------------------------------------------------------------------------------------------------
 
+    @guarded
     def _pump(self) -> None:
         """Carry out what the core wants done, until it wants nothing. Inner calls leave it to the outer one."""
-        if self._is_pumping or self.is_over:
+        if self._is_pumping:
             return
         self._is_pumping = True
         try:
@@ -511,21 +365,21 @@ class Runtime:
             self._lead_no_more(self.not_leader())
         if now[0] is Role.LEADER:
             logger.info("Node %s leads in term %d", self.node, now[1])
-            self._log_clock.observe(max(self.raft.log_time_ms, self._machine.log_ms, self._logged_ms()))
+            logged_ms = log_time_of(self.raft.newest_commands())  # a former leader's entry may not be applied yet
+            self._log_clock.observe(max(self.raft.log_time_ms, self._machine.log_ms, logged_ms))
             self.flush_soon()
-
-    def _logged_ms(self) -> int:
-        """The latest log time in this node's log: a former leader's entry may not be applied yet."""
-        newest = self.raft.newest_commands()
-        return log_time_of(newest) if newest is not None else 0
 
     def _lead_no_more(self, refusal: KeyspaceError) -> None:
         self._keeper.stop_sending()
         self._answered += self._proposals.calls
         self._proposals.leadership_ended(refusal)
-        self.reads.leadership_ended(refusal)
+        if self.is_running:
+            self.reads.leadership_ended(refusal)
+        else:
+            self.reads.refuse_all(refusal)
         self._changes.leadership_ended()
         self._barrier.refuse_all(refusal)
+        self._tell_answered()
 
     def answered(self, count: int, *, now: bool = False) -> None:
         """See :class:`reading.Leading`."""
@@ -572,7 +426,7 @@ class Runtime:
         self._applier.drop()
         self._has_core = False
         self.raft.fail("The disk is full.")
-        self._refuse_everything(NoSpace(f"The disk of node {self.name} is full. {error}"))
+        self._lead_no_more(NoSpace(f"The disk of node {self.name} is full. {error}"))
 
         def drained(result: KeyspaceError | None) -> None:
             self._scheduler.call_threadsafe(self._begin_again)
@@ -598,7 +452,8 @@ class Runtime:
         if self._has_core:
             self.raft.set_may_lead(not is_full)
 
-    def _look_for_room(self) -> None:
+    def has_room_again(self) -> None:
+        """See :class:`upkeep.Core`."""
         if not self._applier.is_busy and self.parts.journal.has_room():
             logger.info("Node %s has room on its disk again", self.node)
             self.is_full = False
@@ -614,12 +469,12 @@ class Runtime:
     def status(self) -> RuntimeStatus:
         """The node at this moment."""
         return RuntimeStatus(
-            core=self.raft.status(),
-            log_ms=self._log_clock.now_ms(),
-            pending_calls=self._proposals.calls,
-            is_full=self.is_full,
-            snapshots=tuple(snapshot.place for snapshot in self.parts.snapshots.kept),
-            heard_ms_ago=self.reads.age_ms,
+            self.raft.status(),
+            self._log_clock.now_ms(),
+            self.pending_calls,
+            self.is_full,
+            tuple(snapshot.place for snapshot in self.parts.snapshots.kept),
+            self.reads.age_ms,
         )
 
     def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
@@ -631,66 +486,15 @@ class Runtime:
         """The last entry that this node has applied."""
         return self._machine.applied_index
 
-    def members(self) -> dict[str, Any]:
-        """The members, as the operation ``members`` answers it."""
-        membership, nodes = self.raft.membership, []
-        for role, ids in (("voter", membership.voters), ("learner", membership.learners)):
-            nodes += [{"name": name_of(node), "address": self.address_of(node), "role": role} for node in ids]
-        leader = self.raft.leader
-        return {"cluster": self.cluster, "leader": name_of(leader) if leader else None, "nodes": nodes}
-
     def log_time_ms(self) -> int:
         """The log clock as this node has it."""
         return self._log_clock.now_ms()
-
-    def address_of(self, node: str | None) -> str | None:
-        """The address of a member, as the cluster knows it."""
-        info = dict(self.raft.membership.info).get(node or "")
-        try:
-            return str(json.loads(info)["address"]) if info else None
-        except (ValueError, TypeError, KeyError):
-            return None
 
     def require_leader(self) -> None:
         """Raise the error of a node that takes no writes, if this one does not."""
         if self.is_over:
             raise NoConnection(f"Node {self.name} has stopped. Nothing was done.")
         if self.is_full:
-            raise NoSpace(
-                f"The disk of node {self.name} is full: it takes no writes. Nothing was done. Make room on it."
-            )
+            raise NoSpace(f"The disk of node {self.name} is full. Nothing was done. Make room on it.")
         if self.raft.role is not Role.LEADER:
             raise self.not_leader()
-
-    def not_leader(self) -> NotLeader:
-        """The error that says who leads."""
-        leader = self.raft.leader if self.raft.leader != self.node else None
-        address = self.address_of(leader)
-        where = "no node is known to"
-        if leader:
-            where = f"node {name_of(leader)} at {address or 'an unknown address'} does"
-        return NotLeader(f"Node {self.name} does not lead the cluster; {where}. Nothing was done.", leader, address)
-
-    def public(self, error: Exception) -> KeyspaceError:
-        """What the core refused, in the words of the package."""
-        if isinstance(error, KeyspaceError):
-            return error
-        if isinstance(error, consensus.NotLeader):
-            return self.not_leader()
-        for kind, public in _PUBLIC:
-            if isinstance(error, kind):
-                return public(str(error))
-        raise error
-
-
-_PUBLIC: Final[tuple[tuple[type[Exception], type[KeyspaceError]], ...]] = (
-    (consensus.Overloaded, Overloaded),
-    (consensus.EntryTooLarge, ValueTooLarge),
-    (consensus.ChangeRefused, ChangeRefused),
-    (consensus.TransferRefused, ChangeRefused),
-)
-
-
-def name_of(node: str) -> str:
-    """The name in a member's id, which is followed by a dot and the incarnation."""
-    return node.rpartition(".")[0] or node

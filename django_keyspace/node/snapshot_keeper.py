@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from random import Random
 from typing import Any, Final, Protocol
 
 from django_keyspace.exceptions import DiskFailed, KeyspaceError
-from django_keyspace.node.interfaces import Handle, Links, Scheduler, Writer
-from django_keyspace.node.journal import Journal
+from django_keyspace.node.interfaces import Handle
+from django_keyspace.node.parts import Parts
 from django_keyspace.node.raft import BadMessage, Membership, Refused, SnapshotRequest, from_wire, to_wire
-from django_keyspace.node.settings import RuntimeSettings
-from django_keyspace.node.snapshot import Snapshot, SnapshotStore
+from django_keyspace.node.snapshot import Snapshot
 from django_keyspace.node.transfer import (
     DONE,
     MORE,
@@ -55,17 +53,6 @@ class Core(Protocol):
         """Stop the node."""
 
 
-class Copies(Protocol):
-    """What a keeper needs of the state machine."""
-
-    @property
-    def applied_index(self) -> int:
-        """The last entry applied."""
-
-    def copy(self) -> Any:
-        """A copy of the store as it is now."""
-
-
 class _Sending:
     """One transfer to a peer."""
 
@@ -83,7 +70,7 @@ class SnapshotKeeper:
     Arguments:
         cluster: the cluster's id.
         core: the runtime.
-        machine, snapshots, journal, writer, scheduler, links, settings, random: the parts of the node.
+        parts: of the node.
 
     Attributes:
         is_installing: the runtime is replacing the store: nothing is made or received meanwhile.
@@ -94,29 +81,23 @@ class SnapshotKeeper:
         self,
         cluster: str,
         core: Core,
-        machine: Copies,
-        snapshots: SnapshotStore,
-        journal: Journal,
-        writer: Writer,
-        scheduler: Scheduler,
-        links: Links,
-        settings: RuntimeSettings,
-        random: Random,
+        parts: Parts,
     ) -> None:
+        settings = parts.settings
         # Not all nodes at the same entry: a snapshot takes time from everything else.
-        share = 1 + JITTER * random.random()
+        share = 1 + JITTER * parts.random.random()
         self._entries_max = int(settings.snapshot_entries * share)
         self._bytes_max = int(settings.snapshot_bytes * share)
         self._cluster = cluster
         self._core = core
-        self._machine = machine
-        self._snapshots = snapshots
-        self._journal = journal
-        self._writer = writer
-        self._scheduler = scheduler
-        self._links = links
+        self._machine = parts.machine
+        self._snapshots = parts.snapshots
+        self._journal = parts.journal
+        self._writer = parts.writer
+        self._scheduler = parts.scheduler
+        self._links = parts.links
         self._settings = settings
-        self._receiver = SnapshotReceiver(snapshots, cluster)
+        self._receiver = SnapshotReceiver(parts.snapshots, cluster)
         self._requests: dict[int, SnapshotRequest] = {}
         self._sendings: dict[str, _Sending] = {}
         self._counter = 0

@@ -11,7 +11,6 @@ from .config import Config
 from .errors import BadMessage, BrokenInvariant, Refused, Stopped
 from .membership import Change, Membership
 from .messages import (
-    COMMANDS,
     AppendRequest,
     AppendResponse,
     Entry,

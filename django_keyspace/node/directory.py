@@ -1,0 +1,77 @@
+"""Who the members are and where, and the errors that send a client to the right one."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from django_keyspace.exceptions import (
+    ChangeRefused,
+    KeyspaceError,
+    NotLeader,
+    Overloaded,
+    ValueTooLarge,
+)
+from django_keyspace.node import raft as consensus
+from django_keyspace.node.identity import address_of, name_of
+
+
+class HasCore(Protocol):
+    """Whoever has the consensus core, which may be another one tomorrow."""
+
+    node: str
+    name: str
+    cluster: str
+    raft: consensus.Raft
+
+
+class Directory:
+    """The members of a node's cluster, by what its log says.
+
+    Arguments:
+        core: the runtime.
+    """
+
+    def __init__(self, core: HasCore) -> None:
+        self._core = core
+
+    def members(self) -> dict[str, Any]:
+        """The members, as the operation ``members`` answers it."""
+        membership, nodes = self._core.raft.membership, []
+        for role, ids in (("voter", membership.voters), ("learner", membership.learners)):
+            nodes += [{"name": name_of(node), "address": self.address_of(node), "role": role} for node in ids]
+        leader = self._core.raft.leader
+        return {"cluster": self._core.cluster, "leader": name_of(leader) if leader else None, "nodes": nodes}
+
+    def address_of(self, node: str | None) -> str | None:
+        """The address of a member, as the cluster knows it."""
+        return address_of(self._core.raft.membership, node) if node else None
+
+    def not_leader(self) -> NotLeader:
+        """The error that says who leads."""
+        leader = self._core.raft.leader if self._core.raft.leader != self._core.node else None
+        address = self.address_of(leader)
+        where = "no node is known to"
+        if leader:
+            where = f"node {name_of(leader)} at {address or 'an unknown address'} does"
+        return NotLeader(
+            f"Node {self._core.name} does not lead the cluster; {where}. Nothing was done.", leader, address
+        )
+
+    def public(self, error: Exception) -> KeyspaceError:
+        """What the core refused, in the words of the package."""
+        if isinstance(error, KeyspaceError):
+            return error
+        if isinstance(error, consensus.NotLeader):
+            return self.not_leader()
+        for kind, public in _PUBLIC:
+            if isinstance(error, kind):
+                return public(str(error))
+        raise error
+
+
+_PUBLIC: Final[tuple[tuple[type[Exception], type[KeyspaceError]], ...]] = (
+    (consensus.Overloaded, Overloaded),
+    (consensus.EntryTooLarge, ValueTooLarge),
+    (consensus.ChangeRefused, ChangeRefused),
+    (consensus.TransferRefused, ChangeRefused),
+)

@@ -1,0 +1,111 @@
+"""From what has come together to entries of the log: the leader's decisions, made once and logged.
+
+Its time, what has to be evicted to make room, and what has no room at all are decided here, before an entry is proposed. All
+nodes apply the same entry; none decides anything again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from django_keyspace.exceptions import InvalidArgument, KeyspaceError
+from django_keyspace.node import raft as consensus
+from django_keyspace.node.barrier import ScriptBarrier
+from django_keyspace.node.clock import LogClock, NodeClock
+from django_keyspace.node.entries import pack_calls
+from django_keyspace.node.log import Done
+from django_keyspace.node.machine import Machine
+from django_keyspace.node.proposals import Group, Proposal, Proposals
+from django_keyspace.node.settings import RuntimeSettings
+from django_keyspace.operations import Call
+
+
+class Leading(Protocol):
+    """What packing needs of the runtime."""
+
+    raft: consensus.Raft
+
+    def public(self, error: Exception) -> KeyspaceError:
+        """What the core refused, in the words of the package."""
+
+    def answered(self, count: int, *, now: bool = False) -> None:
+        """So many calls were answered."""
+
+
+class Packer:
+    """Makes the entries of one node.
+
+    Arguments:
+        core: the runtime.
+        proposals: what waits, and what is under way.
+        barrier: who may write alone.
+        machine, clock, log_clock, settings: parts of the node.
+    """
+
+    def __init__(
+        self,
+        core: Leading,
+        proposals: Proposals,
+        barrier: ScriptBarrier,
+        machine: Machine,
+        clock: NodeClock,
+        log_clock: LogClock,
+        settings: RuntimeSettings,
+    ) -> None:
+        self._core = core
+        self._proposals = proposals
+        self._barrier = barrier
+        self._machine = machine
+        self._clock = clock
+        self._log_clock = log_clock
+        self._settings = settings
+
+    def pack_waiting(self) -> None:
+        """Make entries of what waits, as long as there may be more under way."""
+        proposals = self._proposals
+        while (
+            proposals.is_waiting
+            and not self._barrier.is_held
+            and proposals.entries < self._settings.entries_max
+            and self._core.raft.role is consensus.Role.LEADER
+        ):
+            group = proposals.take()
+            calls = group[0].calls if len(group) == 1 else [call for proposal in group for call in proposal.calls]
+            self._pack(Group(group), calls)
+
+    def pack_alone(self, calls: Sequence[Call], size_bytes: int, done: Done) -> None:
+        """Make an entry of one proposal that waits for nobody."""
+        proposal = Proposal(calls, size_bytes, done)
+        self._proposals.account(proposal)
+        self._pack(Group([proposal]), calls)
+
+    def _pack(self, group: Group, calls: Sequence[Call]) -> None:
+        log_ms = self._log_clock.now_ms()
+        refused: Sequence[KeyspaceError | None] = ()
+        try:
+            plan = self._machine.plan(calls, log_ms)
+            if plan.refusal is not None:
+                refused = [plan.refusal if grows else None for grows in self._machine.growing(calls)]
+        except KeyspaceError as error:
+            self._fail(group, len(calls), error)
+            return
+        if refused:
+            calls = [call for call, error in zip(calls, refused, strict=True) if error is None]
+        upkeep: list[Call] = [("evict", plan.evict)] if plan.evict else []
+        group = group._replace(refused=refused, upkeep=len(upkeep), began_ms=self._clock.monotonic_ms())
+        if not calls and not upkeep:
+            self._core.answered(len(refused))
+            self._proposals.answer(group, [])
+            return
+        try:
+            entry = self._core.raft.propose(pack_calls(log_ms, [*upkeep, *calls]))
+        except (consensus.Refused, InvalidArgument) as error:
+            self._fail(group, len(calls), self._core.public(error))
+        else:
+            self._proposals.under_way(entry.index, entry.term, group)
+
+    def _fail(self, group: Group, count: int, error: KeyspaceError) -> None:
+        """Nothing of a group was logged."""
+        self._core.answered(count)
+        self._proposals.fail(group, error)

@@ -1,0 +1,144 @@
+"""What the core wants to be durable: batches to the disk thread, snapshots in place of the store, and what a full disk means.
+
+A received snapshot is installed in steps: the store of it takes the place of the old one (on the applier's thread, behind what is
+being applied), then the journal begins behind it, and only then are the batches written that came meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from django_keyspace.exceptions import KeyspaceError, NoSpace
+from django_keyspace.node import raft as consensus
+from django_keyspace.node.applier import THREAD
+from django_keyspace.node.journal import Batch
+from django_keyspace.node.parts import Parts
+from django_keyspace.node.raft import BrokenInvariant
+
+
+class Core(Protocol):
+    """What persistence needs of the runtime."""
+
+    def persisted(self, number: int) -> None:
+        """What the core's `Ready` of that number wanted is durable."""
+
+    def no_room(self, error: NoSpace) -> None:
+        """Nothing of what was wanted could be written, for want of room."""
+
+    def installing(self, *, begins: bool) -> None:
+        """A snapshot begins to be installed, or is."""
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the node."""
+
+
+class Persistence:
+    """The way to the disk of one core.
+
+    Arguments:
+        core: the runtime.
+        parts: of the node.
+    """
+
+    def __init__(self, core: Core, parts: Parts) -> None:
+        self._core = core
+        self._journal = journal = parts.journal
+        self._writer = parts.writer
+        self._snapshots = parts.snapshots
+        self._machine = parts.machine
+        self._scheduler = parts.scheduler
+        self._retry_ms = parts.settings.upkeep_ms
+        self._hard_state = journal.hard_state()
+        self._held_back: list[tuple[consensus.Ready, Batch]] = []
+        self._is_over = False
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether a snapshot is being put in place of the store: everything waits for that."""
+        return bool(self._held_back)
+
+    def take(self, ready: consensus.Ready) -> None:
+        """Have written what a `Ready` asks for."""
+        if ready.hard_state is not None:
+            self._hard_state = ready.hard_state
+        if not ready.must_sync:
+            return  # a commit index alone is not worth a sync; it goes along with the next batch
+        batch = Batch(self._hard_state, ready.entries)
+        if self._held_back:
+            self._held_back.append((ready, batch))
+        elif ready.snapshot is not None:
+            self._held_back = [(ready, batch)]
+            self._install()
+        else:
+            self._write(ready.number, batch)
+
+    def abandon(self) -> None:
+        """What is under way means nothing any more: its core is gone."""
+        self._is_over = True
+
+    # --- Batches ------------------------------------------------------------------------------------------------------
+
+    def _write(self, number: int, batch: Batch) -> None:
+        def done(error: KeyspaceError | None) -> None:
+            self._scheduler.call_threadsafe(self._written, number, error)
+
+        self._writer.submit(batch, done)
+
+    def _written(self, number: int, error: KeyspaceError | None) -> None:
+        if error is not None and not isinstance(error, NoSpace):
+            self._core.fail(error)
+        elif self._is_over:
+            return
+        elif error is not None:
+            self._core.no_room(error)
+        else:
+            self._core.persisted(number)
+
+    # --- Snapshots ----------------------------------------------------------------------------------------------------
+
+    def _install(self) -> None:
+        """Let a received snapshot take the place of the store, and then of the log."""
+        wanted = self._held_back[0][0].snapshot
+        place = wanted.index if wanted is not None else 0
+        snapshot = next((one for one in self._snapshots.kept if one.place == place), None)
+        if snapshot is None:
+            self._core.fail(BrokenInvariant(f"The snapshot of entry {place} is to be installed and is not here."))
+            return
+        self._core.installing(begins=True)
+        self._scheduler.in_thread(THREAD, lambda: self._machine.install(self._snapshots, snapshot), self._installed)
+
+    def _installed(self, result: Exception | None) -> None:
+        if self._is_over:
+            return
+        if isinstance(result, NoSpace):
+            self._scheduler.call_later(self._retry_ms, self._install_again)
+            return
+        meta = self._held_back[0][0].snapshot
+        if isinstance(result, Exception) or meta is None:
+            self._core.fail(result or BrokenInvariant("A snapshot was installed that nobody asked for."))
+            return
+
+        def restored(error: KeyspaceError | None) -> None:
+            self._scheduler.call_threadsafe(self._restored, error)
+
+        self._writer.call(lambda: self._journal.restore(meta), restored)
+
+    def _install_again(self) -> None:
+        if not self._is_over:
+            self._install()
+
+    def _restored(self, error: KeyspaceError | None) -> None:
+        if error is not None:
+            self._core.fail(error)
+            return
+        if self._is_over:
+            return
+        held, self._held_back = self._held_back, []
+        later = next((at for at, (ready, _) in enumerate(held) if at and ready.snapshot is not None), len(held))
+        for ready, batch in held[:later]:
+            self._write(ready.number, batch)
+        if later < len(held):
+            self._held_back = held[later:]
+            self._install()
+        else:
+            self._core.installing(begins=False)
