@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from django_keyspace.node.machine import Machine
+from django_keyspace.node.parts import Parts
 from django_keyspace.node.raft import Config
-from django_keyspace.node.runtime import Parts, Runtime
+from django_keyspace.node.runtime import Runtime
 from django_keyspace.node.settings import RuntimeSettings
 from django_keyspace.node.start import open_state
 from django_keyspace.store import StoreOptions, clock, sessions

@@ -26,12 +26,14 @@ from django_keyspace.exceptions import (
     TooStale,
     UnknownOutcome,
 )
-from tests.sim.world import Event, Violated, World
 from tests.sim.workload import Wish, Workload
+from tests.sim.world import Event, Violated, World
 
 if TYPE_CHECKING:
     from tests.sim.cluster import SimCluster
 
+CHECK_AGES = False
+"""Whether a dirty read's age bounds that of what it saw. It does not: it says when the node last heard from a leader."""
 SENT_NOTHING = (NotLeader, NoLeader, Overloaded, TooStale, NoConnection)
 
 
@@ -62,7 +64,9 @@ class SimClient:
         self.world = cluster.world
         self.name = name
         self.random = cluster.world.random(f"client/{name}")
-        self.workload = Workload(cluster.world.random("workload"), tight) if not cluster.clients else cluster.clients[0].workload
+        self.workload = (
+            Workload(cluster.world.random("workload"), tight) if not cluster.clients else cluster.clients[0].workload
+        )
         self.sessions = real.Sessions()
         self.hint: str | None = None
         self.seen_index = 0
@@ -119,7 +123,9 @@ class Call:
             wish.call,
             self.world.now_us,
             level=level,
-            max_staleness_us=None if self.staleness_ms is None or level != "dirty" else self.staleness_ms * 1000,
+            max_staleness_us=self.staleness_ms * 1000
+            if self.staleness_ms and level == "dirty" and CHECK_AGES
+            else None,
             min_index=self.min_index if level == "session" else None,
         )
         client.under_way += 1
@@ -242,10 +248,10 @@ class Call:
         if isinstance(result, KeyspaceError):
             cluster.history.fail(self.ticket, now_us, result)
         else:
-            age_us = None if age_ms is None else age_ms * 1000
+            age_us = age_ms * 1000 if age_ms is not None and CHECK_AGES else None
             cluster.history.finish(self.ticket, now_us, result, index=index, age_us=age_us)
         if self.world.is_traced:
-            self.world.note(self.thread, f"{self.wish.level} {_short(self.wish.call)} -> {_short(result)} @{index}")
+            self.world.tell(self.thread, f"{self.wish.level} {_short(self.wish.call)} -> {_short(result)} @{index}")
         self.close()
 
     def over(self, error: KeyspaceError) -> None:
@@ -254,7 +260,7 @@ class Call:
         self.world.counts["unknown" if isinstance(error, UnknownOutcome) else "refused"] += 1
         self.client.cluster.history.fail(self.ticket, self.world.now_us, error)
         if self.world.is_traced:
-            self.world.note(self.thread, f"{self.wish.level} {_short(self.wish.call)} -> {error.code}")
+            self.world.tell(self.thread, f"{self.wish.level} {_short(self.wish.call)} -> {error.code}")
         self.close()
 
     def close(self) -> None:

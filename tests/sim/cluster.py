@@ -14,6 +14,7 @@ from django_keyspace.exceptions import KeyspaceError, NoConnection
 from django_keyspace.node import raft as consensus
 from django_keyspace.node.raft import make_membership
 from tests.sim.assembly import assemble, patched
+from tests.sim.checker import check
 from tests.sim.clients import Call, SimClient
 from tests.sim.door import serve
 from tests.sim.faults import Spirit
@@ -30,6 +31,10 @@ DEFERRED_MAX = 3_000
 """So many frames wait for a stopped process; then the sender's buffers are full, and the rest is lost."""
 HEAL_MS = 40_000
 """After everything is healed, so much time passes at most until the cluster is whole."""
+AGE_SLACK_US = 3_500_000
+"""By how much a copy may be older than its node says: a leader of yesterday finds out within an election timeout."""
+PAUSE_SLACK_US = 8_000_000
+"""What a stopped process finds in its buffers was sent long ago."""
 FOLDER = "/dev/shm"
 
 
@@ -78,6 +83,7 @@ class SimCluster:
                 self.begin()
                 self.world.run_until(self.world.now_us + self.plan.trouble_ms * 1000)
                 self.heal()
+                self.check()
             return Result(self.seed, self.plan, self.world.counts, self.world.now_us, self.world.digest, self.history)
         finally:
             for node in self.nodes.values():
@@ -127,6 +133,15 @@ class SimCluster:
             raise Violated(f"Not all members catch up after healing: {self.describe()}")
         self.finish()
 
+    def check(self) -> None:
+        """Ask the checker about what clients have seen."""
+        pauses = any("pause" in name for name in self.plan.profile.faults)
+        slack_us = AGE_SLACK_US + (PAUSE_SLACK_US if pauses else 0)
+        report = check(self.history, evicting=self.plan.tight, slack_us=slack_us)
+        self.world.counts["undecided"] += len(report.undecided)
+        if report.violations:
+            raise Violated("\n\n".join(violation.text for violation in report.violations[:3]))
+
     def is_whole(self) -> bool:
         """Whether all members run and have applied the same."""
         leader = self.newest_leader()
@@ -135,8 +150,7 @@ class SimCluster:
         members = [self.nodes[self.hosts_by_id[node]] for node in leader.raft.membership.members]
         last = leader.raft._state.log.last_index
         return all(
-            node.is_running and node.machine.applied_index == last >= self.watch.last_committed
-            for node in members
+            node.is_running and node.machine.applied_index == last >= self.watch.last_committed for node in members
         )
 
     def finish(self) -> None:
@@ -153,10 +167,13 @@ class SimCluster:
 
     def describe(self) -> str:
         """All nodes, one per line."""
-        return "".join(
-            f"\n  {host}: {node.describe()} {node.trouble or ''}{' removed' if node.is_removed else ''}"
-            for host, node in self.nodes.items()
-        ) + f"\n  operator: {self.operator.task}, calls under way: {[c.under_way for c in self.clients]}"
+        return (
+            "".join(
+                f"\n  {host}: {node.describe()} {node.trouble or ''}{' removed' if node.is_removed else ''}"
+                for host, node in self.nodes.items()
+            )
+            + f"\n  operator: {self.operator.task}, calls under way: {[c.under_way for c in self.clients]}"
+        )
 
     # --- Nodes --------------------------------------------------------------------------------------------------------
 
@@ -254,6 +271,7 @@ class SimCluster:
 
     def ask(self, client: str, host: str, request: Any, answered: Callable[[Any], None]) -> None:
         """A client's request travels to a node, and the answer back."""
+
         def arrived(node: SimNode) -> None:
             serve(node, request, lambda answer: self._reply(client, host, answered, answer))
 

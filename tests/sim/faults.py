@@ -114,7 +114,9 @@ class Spirit:
         others = [host for host in self.cluster.nodes if host != leader.host]
         self.random.shuffle(others)
         lost = others[: self.random.randint((len(others) + 1) // 2, len(others))]
-        self.cut({pair for host in lost for pair in ((leader.host, host), (host, leader.host))}, "the leader is cut off")
+        self.cut(
+            {pair for host in lost for pair in ((leader.host, host), (host, leader.host))}, "the leader is cut off"
+        )
         return True
 
     def slow_link(self) -> None:

@@ -81,9 +81,7 @@ class Network:
                 arrives_us = last_us
         self._last_us[link] = max(arrives_us, last_us)
         epoch = self._epochs.get(link, 0)
-        self._world.at(
-            arrives_us - self._world.now_us, None, self._arrive, link, epoch, sender, to, data, frame
-        )
+        self._world.at(arrives_us - self._world.now_us, None, self._arrive, link, epoch, sender, to, data, frame)
 
     def delay_us(self, link: tuple[str, str]) -> int:
         """How long the next frame on a link takes."""
@@ -102,7 +100,9 @@ class Network:
             return
         received = msgpack.unpackb(data, use_list=False)
         if received != frame:
-            raise Violated(f"A frame of {sender} is not made of plain values: {frame!r:.200} arrives as {received!r:.200}")
+            raise Violated(
+                f"A frame of {sender} is not made of plain values: {frame!r:.200} arrives as {received!r:.200}"
+            )
         self._deliver(link[0], sender, link[1], to, received)
 
     def break_link(self, one: str, other: str) -> None:

@@ -334,4 +334,3 @@ class SimNode:
         """There is room again."""
         self.disk.capacity_bytes = 2**40
         self.store_disk.is_full = False
-

@@ -74,7 +74,7 @@ class Operator:
             if error is None:
                 self.world.counts[f"members:{change.kind}"] += 1
             if self.world.is_traced:
-                self.world.note("operator", f"{change.kind} {change.node}: {error or 'done'}")
+                self.world.tell("operator", f"{change.kind} {change.node}: {error or 'done'}")
 
         leader.runtime.change(change, answered)
 

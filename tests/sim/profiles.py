@@ -7,6 +7,8 @@ from random import Random
 
 from tests.sim.network import Weather
 
+CLEAR = Weather()
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -21,7 +23,7 @@ class Profile:
     """
 
     name: str
-    weather: Weather = Weather()
+    weather: Weather = CLEAR
     faults: dict[str, float] = field(default_factory=dict)
     fault_every_ms: int = 1_000
     lose_requests: float = 0.0

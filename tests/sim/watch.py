@@ -13,7 +13,7 @@ from zlib import crc32
 
 from django_keyspace.exceptions import KeyspaceError
 from django_keyspace.node.entries import LoggedCalls
-from django_keyspace.node.raft import COMMANDS, Entry, Role
+from django_keyspace.node.raft import Entry, Role
 from django_keyspace.store.record import payload_of
 from tests.sim.workload import ACCOUNT, COUNTERS, TIMED
 from tests.sim.world import Violated
@@ -117,7 +117,7 @@ class Watch:
         for entry in ready.committed:
             self.saw_committed(node, entry)
         if ready.snapshot is not None and self.world.is_traced:
-            self.world.note(node.host, f"installs snapshot {ready.snapshot.index}")
+            self.world.tell(node.host, f"installs snapshot {ready.snapshot.index}")
 
     def saw_leader(self, node: SimNode) -> None:
         term = node.raft.term
@@ -172,10 +172,14 @@ class Watch:
                 self.results[entry.index] = given
                 self.first_apply(node, entry, given)
             elif known != given:
-                raise Violated(f"{node.id} answers {given!r:.200} for entry {entry.index}, and elsewhere {known!r:.200}")
+                raise Violated(
+                    f"{node.id} answers {given!r:.200} for entry {entry.index}, and elsewhere {known!r:.200}"
+                )
         last = entries[-1].index
         if self.world.is_traced:
-            self.world.note(node.host, f"applies to {last}: {[call[0] for entry in entries for call in entry.calls]!r:.90}")
+            self.world.tell(
+                node.host, f"applies to {last}: {[call[0] for entry in entries for call in entry.calls]!r:.90}"
+            )
         if last % self.cluster.plan.digest_every == 0 or last in self.digests:
             self.compare_digest(node, last)
 
@@ -244,7 +248,9 @@ class Watch:
             place, given = (session, sequence), _plain(result)
             known = [_number(answer) for answer in self.answers.get(place, ())]
             if _number(given) not in known:
-                raise Violated(f"{call.thread} is told {given!r:.200} for {wish.call!r:.200}, and the log says {known!r:.200}")
+                raise Violated(
+                    f"{call.thread} is told {given!r:.200} for {wish.call!r:.200}, and the log says {known!r:.200}"
+                )
             self.acknowledged.append((place, wish.call))
         elif wish.call[0] == "get" and wish.call[2] in self.timed and wish.level == "safe":
             value = None if result is None else payload_of(result)

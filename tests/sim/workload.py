@@ -130,7 +130,9 @@ class Workload:
 
     def _large(self) -> Wish:
         tag, _, payload = self.value(self._random.choice((4_000, 16_000, 40_000)))
-        return Wish("write", ("set", 0, self._random.choice(EVICTABLE), (tag, int(Flag.EVICTABLE), payload), None, "always"))
+        return Wish(
+            "write", ("set", 0, self._random.choice(EVICTABLE), (tag, int(Flag.EVICTABLE), payload), None, "always")
+        )
 
     def _drop_large(self) -> Wish:
         return Wish("write", ("delete_many", 0, tuple(self._random.sample(EVICTABLE, 5))))

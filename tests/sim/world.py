@@ -99,6 +99,11 @@ class World:
         if self._say is not None:
             self._say(f"{self.now_us / 1e6:11.6f}  {who:<14} {what}")
 
+    def tell(self, who: str, what: str) -> None:
+        """As :meth:`note`, for what follows from other things and is told only if somebody reads it."""
+        if self._say is not None:
+            self._say(f"{self.now_us / 1e6:11.6f}  {who:<14} {what}")
+
     def taste(self, data: bytes) -> None:
         """Have bytes be a part of the digest."""
         self.digest = crc32(data, self.digest)
