@@ -16,7 +16,7 @@ from django_keyspace.exceptions import KeyspaceError, NotLeader, TooStale
 from django_keyspace.node import raft as consensus
 from django_keyspace.node.clock import LogClock, NodeClock
 from django_keyspace.node.interfaces import Scheduler
-from django_keyspace.node.log import Ready
+from django_keyspace.node.log import Ready, View
 from django_keyspace.node.settings import RuntimeSettings
 from django_keyspace.node.waiting import Batch, Readable, StoreView, WaitingReads
 
@@ -121,16 +121,17 @@ class NodeReads:
         """A session has seen more than this node has: it waits a moment for that."""
         waiting = [ready]
 
-        def answer(view: Any) -> None:
-            if waiting:
-                waiting.pop()(view)
+        def answer(view: View | KeyspaceError) -> None:
+            waiting.pop()(view)
 
         def give_up() -> None:
             if waiting:
                 answer(TooStale(f"Node {self._core.name} has not applied entry {min_index} yet. Ask the leader."))
+                self._waiting.give_up(batch)
                 self._core.answered(1, now=True)
 
-        self._waiting.wait_for(min_index, Batch(0, [answer], is_confirmed=False))
+        batch = Batch(0, [answer], is_confirmed=False)
+        self._waiting.wait_for(min_index, batch)
         self._scheduler.call_later(self._settings.session_wait_ms, give_up)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple, Protocol
 
 from django_keyspace.exceptions import KeyspaceError
@@ -77,6 +77,7 @@ class WaitingReads:
         self._unconfirmed: dict[int, Batch] = {}
         self._unapplied: list[tuple[int, int, Batch]] = []
         self._count = 0
+        self._given_up = 0
 
     def ask(self, read_id: int, batch: Batch) -> None:
         """A majority was asked, under that id."""
@@ -97,6 +98,15 @@ class WaitingReads:
         """Everything up to that index is applied: answer the reads that wait for no more."""
         while self._unapplied and self._unapplied[0][0] <= index:
             self._answer(heappop(self._unapplied)[2])
+
+    def give_up(self, batch: Batch) -> None:
+        """The reads of a batch wait no longer. What is left of them goes when it is most of what is here."""
+        batch.ready.clear()
+        self._given_up += 1
+        if 2 * self._given_up > len(self._unapplied):
+            self._unapplied = [waiting for waiting in self._unapplied if waiting[2].ready]
+            heapify(self._unapplied)
+            self._given_up = 0
 
     def refuse(self, read_id: int, error: KeyspaceError) -> None:
         """A majority could not be asked."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django_keyspace.addresses import parse_location
 from django_keyspace.backend.transport import RemoteEngine
 from django_keyspace.testing import RunningNode, running_node
 from django_keyspace.wire import ClientHello, Decoder, Encoder, FrameReader
+from tests.node.replicas import Cluster
 
 
 class RawClient:
@@ -83,3 +85,26 @@ def raw(shared_node: RunningNode) -> Iterator[Any]:
             return client
 
         yield make
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Makes clusters of replicated nodes in virtual time; none of them runs yet."""
+    with contextlib.ExitStack() as stack:
+
+        def make(count: int = 3, **settings: Any) -> Cluster:
+            folder = tmp_path / f"cluster-{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            cluster = Cluster(folder, count, **settings)
+            stack.callback(cluster.close)
+            return cluster
+
+        yield make
+
+
+@pytest.fixture
+def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
+    """Three nodes, of which one leads."""
+    made = make_cluster()
+    made.start()
+    return made

@@ -1,0 +1,87 @@
+"""What an entry of the log holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from django_keyspace.exceptions import InvalidArgument
+from django_keyspace.node import entries
+from django_keyspace.node.entries import ENTRY_VERSION, LoggedCalls, logged_calls, pack_calls
+from django_keyspace.node.raft import CHANGE, COMMANDS, NOOP, BrokenInvariant, Entry
+from tests.node.replicas import Cluster, incr, put
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.binary(max_size=20)
+    | st.text(max_size=20)
+    | st.floats(),
+    lambda inner: st.lists(inner, max_size=4).map(tuple),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**63), st.lists(st.tuples(st.text(max_size=9), VALUES), max_size=5).map(tuple))
+def test_operations_come_back_as_they_were(log_ms: int, calls: Any) -> None:
+    entry = Entry(7, 3, COMMANDS, pack_calls(log_ms, calls))
+    found = logged_calls(entry)
+    assert repr(found) == repr(LoggedCalls(7, log_ms, calls))  # also nan, and True is not 1
+
+
+def test_a_lone_surrogate_survives() -> None:
+    assert logged_calls(Entry(1, 1, COMMANDS, pack_calls(5, [("set", "\ud800")]))).calls == (("set", "\ud800"),)
+
+
+@pytest.mark.parametrize("kind", [NOOP, CHANGE])
+def test_other_entries_hold_no_operations(kind: int) -> None:
+    assert logged_calls(Entry(4, 2, kind, b"whatever it is")) == LoggedCalls(4, 0, ())
+
+
+@pytest.mark.parametrize("value", [2**64, object(), {1, 2}])
+def test_what_cannot_be_written_down_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"cannot be written to the log.*Nothing was changed"):
+        pack_calls(1, [("set", value)])
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", bytes((ENTRY_VERSION + 1,)) + pack_calls(1, [])[1:]])
+def test_rule_34_an_entry_of_an_unknown_version_is_not_guessed(data: bytes) -> None:
+    with pytest.raises(BrokenInvariant, match=r"Entry 9 is of version .* Upgrade this node"):
+        logged_calls(Entry(9, 1, COMMANDS, data))
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x05", pack_calls(1, [put(b"k")])[1:-1]])
+def test_rule_34_an_entry_that_cannot_be_read_stops_the_node(body: bytes) -> None:
+    with pytest.raises(BrokenInvariant, match="Entry 9 cannot be read"):
+        logged_calls(Entry(9, 1, COMMANDS, bytes((ENTRY_VERSION,)) + body))
+
+
+def test_rule_34_a_node_that_does_not_know_an_entry_stops_before_it_and_goes_on_after_an_upgrade(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are of a newer release, and have turned its version on."""
+    leader = cluster.leader()
+    old, other = cluster.followers()
+    leader.write(incr())
+    cluster.settle()
+    cluster.cut(old.name)
+    with monkeypatch.context() as newer:
+        newer.setattr(entries, "_VERSIONS", {1, 2})
+        leader.runtime.raft.propose(b"\x02" + pack_calls(1, [incr()])[1:])
+        cluster.until(lambda: leader.here(b"n") == other.here(b"n") == b"2")
+    cluster.cut()
+    cluster.until(lambda: not old.is_up)
+    assert "Upgrade this node" in old.reason
+    assert leader.write(incr()) == [3], "the others go on"
+    old.start()
+    assert not old.is_up and "Upgrade this node" in old.reason, "it skips nothing, however often it is started"
+    with monkeypatch.context() as newer:
+        newer.setattr(entries, "_VERSIONS", {1, 2})
+        old.start()
+        cluster.settle()
+    assert old.here(b"n") == b"3"
