@@ -134,7 +134,9 @@ def once(
         raise InvalidArgument(
             f"The sequence {sequence} is not among the {SESSION_WINDOW:,} from the lowest one, {lowest}. Nothing was changed."
         )
-    session = _find(context, session_id)
+    session = context.sessions.get(session_id)
+    if session is None or session.used_ms + EXPIRY_MS <= context.log_time_ms:
+        session = _find(context, session_id)
     if session is not None:
         if sequence < session.lowest:
             raise StaleSequence(
@@ -183,8 +185,9 @@ def kept_answer(txn: Any, environment: Any, session_id: bytes, sequence: int) ->
 
 def flush(context: WriteContext) -> None:
     """Put the sessions that a transaction has used, just before it is committed."""
+    put, handle = context.txn.put, context.store.sessions
     for session_id in sorted(context.used_sessions):  # in an order that is the same everywhere
-        context.txn.put(session_id, context.sessions[session_id].pack(), db=context.store.sessions)
+        put(session_id, context.sessions[session_id].pack(), True, True, False, handle)
 
 
 def remembered(context: WriteContext) -> Sessions:
@@ -256,13 +259,14 @@ def _find(context: WriteContext, session_id: bytes) -> Session | None:
 def _keep(
     context: WriteContext, session_id: bytes, session: Session | None, sequence: int, lowest: int, result: Any
 ) -> None:
-    (birth_ms,) = _BIRTH.unpack_from(session_id)
     if session is None:
-        session = context.sessions[session_id] = Session(0, lowest)
-    session.used_ms = max(context.log_time_ms, birth_ms)
+        (birth_ms,) = _BIRTH.unpack_from(session_id)
+        session = context.sessions[session_id] = Session(birth_ms, lowest)
+    if context.log_time_ms > session.used_ms:
+        session.used_ms = context.log_time_ms
     if lowest > session.lowest:
         _forget_below(context, session_id, session, lowest)
-    content = encode(result)
+    content = b"T" if result is True else encode(result)
     if len(content) > SMALL_BYTES_MAX and not _has_room(context, session, len(content)):
         content = _LOST
     if len(content) <= SMALL_BYTES_MAX:
@@ -287,7 +291,9 @@ def _has_room(context: WriteContext, session: Session, size_bytes: int) -> bool:
 
 def _forget_below(context: WriteContext, session_id: bytes, session: Session, lowest: int) -> None:
     small = session.small
-    if lowest - session.lowest <= len(small):
+    if lowest - session.lowest == 1:  # what nearly always comes
+        small.pop(session.lowest, None)
+    elif lowest - session.lowest <= len(small):
         for sequence in range(session.lowest, lowest):
             small.pop(sequence, None)
     else:
