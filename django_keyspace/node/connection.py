@@ -26,7 +26,7 @@ from django_keyspace.handshake import NONCE_BYTES, PROOF, client_proof, new_nonc
 from django_keyspace.node.greeting import is_peer_hello
 from django_keyspace.node.log import View
 from django_keyspace.node.service import SPARE_CONNECTIONS, Service, too_many
-from django_keyspace.operations import RUNS, WRITES, check_call
+from django_keyspace.operations import CONTROLS, RUNS, WRITES, check_call
 from django_keyspace.ordinary import is_ordinary
 from django_keyspace.store.queries import carry_out
 from django_keyspace.wire import (
@@ -42,7 +42,7 @@ from django_keyspace.wire import (
     NodeHello,
 )
 
-_SPECIAL: Final = RUNS | {"at", "members"}
+_SPECIAL: Final = RUNS | CONTROLS.keys() | {"at", "members"}
 """Operations that are neither writes nor plain reads."""
 
 logger = logging.getLogger("django_keyspace.node")
@@ -212,10 +212,8 @@ class ClientConnection(asyncio.Protocol):
                 transport.resume_reading()
 
     def _serve(self, body: bytes) -> bytes | None:
-        """Serve one frame.
+        """Serve one frame. Returns the frame with the answer, None if that comes later.
 
-        Returns:
-            The frame with the answer; None if that comes later.
         Raises:
             KeyspaceError: the connection cannot go on.
         """
@@ -262,9 +260,12 @@ class ClientConnection(asyncio.Protocol):
             self._in_flight += 1
             self._reads.read(call[1], partial(self._readable, request_id, call), call[2], call[3])
             return None
-        if service.scripts is None:
+        if call[0] in CONTROLS:
+            service.control.answer(call, partial(self._ran, request_id, size_bytes))
+        elif service.scripts is None:
             raise NotSupported("This node runs no scripts. Nothing was changed.")
-        service.scripts.submit(call, partial(self._ran, request_id, size_bytes))
+        else:
+            service.scripts.submit(call, partial(self._ran, request_id, size_bytes))
         self._in_flight += 1
         self._in_flight_bytes += size_bytes
         return None
@@ -308,9 +309,8 @@ class ClientConnection(asyncio.Protocol):
             frame = self._refuse(request_id, result)
         else:
             logger.error("A write failed in a way that it should not", exc_info=result)
-            frame = self._answer(
-                request_id, KeyspaceError.code, f"The node failed: {type(result).__name__}. See its log."
-            )
+            sentence = f"The node failed: {type(result).__name__}. See its log."
+            frame = self._answer(request_id, KeyspaceError.code, sentence)
         if self._in_flight or self._output or self._backlog or self._reading_paused or self._leaving:
             self._put(frame)
             self._service.unflushed.add(self)
@@ -319,9 +319,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, request_id: int, error: KeyspaceError) -> bytes:
         """The frame that says that something was not done, and why."""
-        return self._answer(
-            request_id, error.code, (str(error), error.address) if isinstance(error, NotLeader) else str(error)
-        )
+        result = (str(error), error.address) if isinstance(error, NotLeader) else str(error)
+        return self._answer(request_id, error.code, result)
 
     def _answer(self, request_id: int, status: str, result: Any, *index: int) -> bytes:
         """The frame of an answer."""
@@ -469,8 +468,7 @@ class ClientConnection(asyncio.Protocol):
             self._farewell = None
         self.flush()
         if self._reading_paused:
-            # What the client still sends is thrown away: closing on unread bytes would reset the connection, and the
-            # client might never see why.
+            # What the client still sends is thrown away: closing on unread bytes would reset the connection.
             self._reading_paused = False
             transport.resume_reading()
         if transport.can_write_eof() and not self._client_ended:

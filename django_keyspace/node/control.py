@@ -14,10 +14,12 @@ from django_keyspace import __version__
 from django_keyspace.exceptions import ChangeRefused, KeyspaceError, NotSupported
 from django_keyspace.node.config import NodeConfig
 from django_keyspace.node.entries import ENTRY_VERSION
-from django_keyspace.node.log import ReplicatedLog
+from django_keyspace.node.identity import name_of
+from django_keyspace.node.log import Done, ReplicatedLog
 from django_keyspace.node.metrics import Metrics
+from django_keyspace.node.parts import RuntimeStatus
 from django_keyspace.node.raft import PROMOTE, Change, Membership
-from django_keyspace.node.runtime import Runtime, RuntimeStatus, name_of
+from django_keyspace.node.runtime import Runtime
 from django_keyspace.node.service import ReadStore
 from django_keyspace.operations import WRITES, Call
 from django_keyspace.store.errors import free_disk_bytes
@@ -26,9 +28,6 @@ from django_keyspace.wire import PROTOCOL_VERSION
 ALONE: Final = "alone"
 LEARNER: Final = "learner"
 REMOVED: Final = "removed"
-
-Take = Callable[[list[Any]], None]
-"""Takes a list of one result, or of one :class:`KeyspaceError`."""
 
 
 class NodeLinks(Protocol):
@@ -76,7 +75,7 @@ class Control:
         log = self._served.log
         return log if isinstance(log, Runtime) else None
 
-    def answer(self, call: Call, take: Take) -> None:
+    def answer(self, call: Call, take: Done) -> None:
         """Carry a request out.
 
         Arguments:
@@ -247,6 +246,7 @@ def describe_cluster(runtime: Runtime, connected: list[str], entry_versions: Map
         "snapshots": list(status.snapshots),
         "handing_over_to": name_of(core.transferee) if core.transferee else None,
         "election_timeout_ms": runtime.settings.election_timeout_ms,
+        "promote_lag_max": runtime.settings.raft.promote_lag_max,
         "members": members,
         "no_leader": None if leader else why_no_leader(status, connected),
     }

@@ -19,6 +19,7 @@ from django_keyspace.exceptions import ConfigurationError, KeyspaceError, NoConn
 from django_keyspace.node.auth import ServerTls
 from django_keyspace.node.config import NodeConfig, format_address
 from django_keyspace.node.connection import HELLO_TIMEOUT_S, ClientConnection, connection_factory
+from django_keyspace.node.control import Control
 from django_keyspace.node.links import PeerLink
 from django_keyspace.node.log import ReplicatedLog
 from django_keyspace.node.metrics import Metrics
@@ -89,6 +90,7 @@ class Server:
         self.address = ""
         self.unflushed: set[ClientConnection] = set()
         """Connections with answers to writes of the group that is being answered."""
+        self.control = Control(self)
         self._listeners: list[asyncio.AbstractServer] = []
         self._socket_path: str | None = None
         log.on_commit(self._group_done)

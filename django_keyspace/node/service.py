@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from django_keyspace.exceptions import Overloaded
 from django_keyspace.node.links import PeerLink
-from django_keyspace.node.log import ReplicatedLog
+from django_keyspace.node.log import Done, ReplicatedLog
 from django_keyspace.node.metrics import Metrics
 from django_keyspace.node.scripts import ScriptService
-from django_keyspace.operations import Limits
+from django_keyspace.operations import Call, Limits
 from django_keyspace.wire import NodeHello
 
 if TYPE_CHECKING:
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 SPARE_CONNECTIONS: Final = 64
 """Beyond the clients' limit, for those that have not said yet whether they are clients or nodes."""
+
+
+class Operators(Protocol):
+    """Answers what operators ask: ``control.py``."""
+
+    def answer(self, call: Call, take: Done) -> None:
+        """Carry out a checked call of ``operations.CONTROLS``; ``take`` gets a list of its result or error, later."""
 
 
 class ReadStore(Protocol):
@@ -44,6 +51,10 @@ class Service(Protocol):
     connections_max: int
     draining: bool
     unflushed: set[ClientConnection]
+
+    @property
+    def control(self) -> Operators:
+        """Who answers operators."""
 
     def members(self) -> dict[str, Any]:
         """What the operation ``members`` answers."""
