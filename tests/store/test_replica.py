@@ -303,7 +303,7 @@ def test_rule_33_what_an_operation_refuses_is_its_result(make: Make) -> None:
 
 
 def test_a_full_map_grows_and_the_entries_are_applied(make: Make) -> None:
-    store = make(map_bytes=MIB, max_bytes=MIB)
+    store = make(map_bytes=MIB, max_bytes=MIB, value_bytes_max=200_000)
     entries = [
         Logged(
             index, START_MS, [set_call(b"%d-%d" % (index, number), bytes(100_000), kept=True) for number in range(10)]
