@@ -199,8 +199,13 @@ class Runtime:
 
     @property
     def leads(self) -> bool:
-        """See :class:`upkeep.Core`."""
+        """Whether this node leads and takes writes."""
         return self.is_running and not self.is_full and self.raft.role is Role.LEADER
+
+    @property
+    def may_log(self) -> bool:
+        """See :class:`upkeep.Core`."""
+        return self.leads and not self._barrier.is_held
 
     def _is_quiet(self) -> bool:
         """Whether a script may begin: this node leads for sure, and its store has everything that is in the log."""

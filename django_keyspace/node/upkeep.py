@@ -18,8 +18,8 @@ class Core(Protocol):
     is_full: bool
 
     @property
-    def leads(self) -> bool:
-        """Whether this node leads and takes writes."""
+    def may_log(self) -> bool:
+        """Whether this node leads and takes writes, and no script writes alone."""
 
     def has_room_again(self) -> None:
         """Look whether the disk has room again, if it had none."""
@@ -64,7 +64,7 @@ class Upkeep:
         if self._core.is_full:
             self._core.has_room_again()
         self._keeper.look()
-        if self._core.leads and not self._is_logging:
+        if self._core.may_log and not self._is_logging:
             calls = self._machine.due(self._log_clock.now_ms())
             if calls:
                 self._is_logging = True

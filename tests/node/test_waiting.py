@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from django_keyspace.exceptions import NotLeader, Overloaded, TooStale
 from django_keyspace.node.raft import Heartbeat, HeartbeatResponse, from_wire
 from django_keyspace.node.waiting import Batch, WaitingReads
