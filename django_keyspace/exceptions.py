@@ -277,9 +277,14 @@ class NodeRemoved(PeerRefused):
 
 
 class NoLeader(TransportError):
-    """No node that takes the call was found within the leader timeout; nothing was done."""
+    """No node that takes the call was found within the leader timeout; nothing was done.
+
+    Attributes:
+        took_all: whether the whole time of the call went by, not only its leader timeout.
+    """
 
     code = "no-leader"
+    took_all: bool = False
 
 
 class NotLeader(TransportError):

@@ -16,7 +16,8 @@ import struct
 import sys
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from django_keyspace.backend.routing import (
     Link,
     connection_broke,
     no_connection,
+    require_single,
     shape_result,
     time_is_over,
 )
@@ -56,8 +58,7 @@ class BlockingConnection:
     """One connection of this process to a node.
 
     Arguments:
-        endpoint: the node.
-        lonely: whether it is the only one of its location.
+        link: what is said on it.
         security: what to show and to want.
         deadline_at_s: when it has to stand, on the monotonic clock.
         timeout_ms: how long a call may wait for the node.
@@ -79,10 +80,9 @@ class BlockingConnection:
         "used_at_s",
     )
 
-    def __init__(
-        self, endpoint: Endpoint, *, lonely: bool, security: Security, deadline_at_s: float, timeout_ms: int
-    ) -> None:
-        self.link = Link(endpoint, lonely=lonely, secret=security.secret)
+    def __init__(self, link: Link, *, security: Security, deadline_at_s: float, timeout_ms: int) -> None:
+        self.link = link
+        endpoint = link.endpoint
         self.timeout_ms = timeout_ms
         self.pid = os.getpid()
         self.sent = False
@@ -255,30 +255,32 @@ class BlockingConnection:
 
 
 class BlockingPool:
-    """The blocking side of a remote engine.
+    """The connections of threads to one node.
 
     Arguments:
-        endpoints: the nodes.
+        endpoint: the node.
         timeout_ms: how long a call may take in all.
         leader_timeout_ms: how long a call looks for a node; see :class:`Attempts`.
         security: what to show to nodes, and to want of them.
         sessions: those of the engine; None: some of its own.
+        make_link: begins what is said on a connection; None: with a single node.
     """
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoint: Endpoint,
         timeout_ms: int,
         leader_timeout_ms: int | None = None,
         security: Security = NO_SECURITY,
         sessions: Sessions | None = None,
+        make_link: Callable[[Endpoint], Link] | None = None,
     ) -> None:
-        self._endpoints = endpoints
+        self._make_link = make_link or partial(Link, meet=require_single, secret=security.secret)
+        self._endpoint = endpoint
         self._security = security
         self._timeout_ms = timeout_ms
         self._leader_timeout_ms = leader_timeout_ms
         self._timeout_s = timeout_ms / 1000
-        self._first = 0  # index of the endpoint that answered last
         self._idle: deque[BlockingConnection] = deque()
         self._all: weakref.WeakSet[BlockingConnection] = weakref.WeakSet()
         self._breaker = Breaker()
@@ -376,25 +378,17 @@ class BlockingPool:
 
     def _try(self, request: Request, deadline_at_s: float, failure: Failure | None) -> Any:
         """Attempt after attempt, as :class:`Attempts` says."""
-        attempts = Attempts(
-            request.name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
-        )
+        attempts = Attempts(request.name, self._endpoint, deadline_at_s, self._timeout_ms, self._leader_timeout_ms)
         while True:
             if failure is not None:
                 sleep(attempts.after(failure, monotonic(), has_session=request.has_session))
                 if request.prepare(failure):
                     self.close()
             try:
-                connection = self._take(True, monotonic())
-                if connection is not None and connection.link.endpoint != attempts.endpoint:
-                    connection.close()
-                    connection = None
-                if connection is None:
-                    connection = self._open(attempts.endpoint, attempts.connect_by_s)
+                connection = self._take(True, monotonic()) or self._open(attempts.connect_by_s)
             except KeyspaceError as error:
                 failure = Failure(error, sent=False)
                 continue
-            self._first = attempts.index
             try:
                 _, status, result = connection.exchange_within(*request.parts(), deadline_at_s)
             except BaseException as error:
@@ -405,10 +399,42 @@ class BlockingPool:
                 return shape_result(request.name, request.arguments, result)
             failure = request.refused(status, result)
 
-    def _open(self, endpoint: Endpoint, connect_by_s: float) -> BlockingConnection:
+    def ask(
+        self, name: str, arguments: Sequence[Any], until_s: float, connect_by_s: float, *, is_new: bool = False
+    ) -> tuple[Any, ...] | Failure:
+        """Make one attempt.
+
+        Arguments:
+            name: the operation.
+            arguments: its arguments.
+            until_s: when to give up, on the monotonic clock.
+            connect_by_s: when a connection has to stand.
+            is_new: whether it has to be made for this.
+        Returns:
+            What the node answered, or why there is no answer.
+        Raises:
+            LocalError: the arguments cannot be sent.
+        """
+        now_s = monotonic()
+        if is_new:
+            self.close()
+        try:
+            connection = self._take(name in CHANGES, now_s) or self._open(connect_by_s)
+        except KeyspaceError as error:
+            return Failure(error, sent=False)
+        try:
+            # The system's own limit of this pool's connections is the time of a first attempt.
+            is_usual = abs(until_s - now_s - self._timeout_s) < self._timeout_s / 4
+            exchange = connection.exchange if is_usual else connection.exchange_within
+            answer: tuple[Any, ...] = exchange(name, arguments, until_s)
+        except BaseException as error:
+            return self._give_up(connection, error)
+        self._put_back(connection)
+        return answer
+
+    def _open(self, connect_by_s: float) -> BlockingConnection:
         connection = BlockingConnection(
-            endpoint,
-            lonely=len(self._endpoints) == 1,
+            self._make_link(self._endpoint),
             security=self._security,
             deadline_at_s=connect_by_s,
             timeout_ms=self._timeout_ms,

@@ -12,7 +12,8 @@ import contextlib
 import socket
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, cast
 
@@ -25,11 +26,13 @@ from django_keyspace.backend.routing import (
     Link,
     connection_broke,
     no_connection,
+    require_single,
     shape_result,
     time_is_over,
 )
 from django_keyspace.backend.sessions import Request, Sessions
 from django_keyspace.exceptions import KeyspaceError, NoConnection, Overloaded
+from django_keyspace.operations import CHANGES
 from django_keyspace.security import NO_SECURITY, Security, tls_failed
 from django_keyspace.wire import OK
 
@@ -223,30 +226,32 @@ async def _close_at_the_end(reference: weakref.ref[LoopConnection]) -> AsyncGene
 
 
 class LoopConnections:
-    """The asyncio side of a remote engine.
+    """The connections of event loops to one node.
 
     Arguments:
-        endpoints: the nodes.
+        endpoint: the node.
         timeout_ms: how long a call may take in all.
         leader_timeout_ms: how long a call looks for a node; see :class:`Attempts`.
         security: what to show to nodes, and to want of them.
         sessions: those of the engine; None: some of its own.
+        make_link: begins what is said on a connection; None: with a single node.
     """
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoint: Endpoint,
         timeout_ms: int,
         leader_timeout_ms: int | None = None,
         security: Security = NO_SECURITY,
         sessions: Sessions | None = None,
+        make_link: Callable[[Endpoint], Link] | None = None,
     ) -> None:
-        self._endpoints = endpoints
+        self._make_link = make_link or partial(Link, meet=require_single, secret=security.secret)
+        self._endpoint = endpoint
         self._security = security
         self._timeout_ms = timeout_ms
         self._leader_timeout_ms = leader_timeout_ms
         self._timeout_s = timeout_ms / 1000
-        self._first = 0
         self._breaker = Breaker()
         self._sessions = sessions or Sessions()
         self._forget()
@@ -254,6 +259,7 @@ class LoopConnections:
     def _forget(self) -> None:
         self._connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopConnection]
         self._connections = weakref.WeakKeyDictionary()
+        self._recent: LoopConnection | None = None  # of the loop that has asked last: no look-up for it
         self._connecting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[LoopConnection]]
         self._connecting = weakref.WeakKeyDictionary()
 
@@ -270,20 +276,27 @@ class LoopConnections:
         """
         loop = asyncio.get_running_loop()
         deadline_at_s = loop.time() + self._timeout_s
-        connection = self._connections.get(loop)
-        request = Request(self._sessions, name, arguments)
+        connection = self._recent
+        if connection is None or connection.loop is not loop:
+            connection = self._recent = self._connections.get(loop)
+        if connection is not None and (not connection.usable or connection.is_paused or self._breaker.failures):
+            connection = None
+        # A read that is answered at the first attempt needs no object of its own.
+        request = Request(self._sessions, name, arguments) if name in CHANGES or connection is None else None
+        failure = None
         try:
-            if connection is None or not connection.usable or connection.is_paused or self._breaker.failures:
-                return await self._persist(loop, request, deadline_at_s, None)
-            answer = await connection.call(*request.parts(), deadline_at_s)
-            if isinstance(answer, Failure):
-                return await self._persist(loop, request, deadline_at_s, answer)
-            _, status, result = answer
-            if status == OK:
-                return shape_result(name, arguments, result) if name in SHAPED else result
-            return await self._persist(loop, request, deadline_at_s, request.refused(status, result))
+            if connection is not None:
+                parts = (name, arguments) if request is None else request.parts()
+                answer = await connection.call(*parts, deadline_at_s)
+                if type(answer) is tuple and answer[1] == OK:
+                    return shape_result(name, arguments, answer[2]) if name in SHAPED else answer[2]
+                request = request or Request(self._sessions, name, arguments)
+                failure = answer if isinstance(answer, Failure) else request.refused(answer[1], answer[2])
+            request = request or Request(self._sessions, name, arguments)
+            return await self._persist(loop, request, deadline_at_s, failure)
         finally:
-            request.end()
+            if request is not None:
+                request.end()
 
     async def _persist(
         self,
@@ -313,16 +326,14 @@ class LoopConnections:
         failure: Failure | None,
     ) -> Any:
         """Attempt after attempt, as :class:`Attempts` says."""
-        attempts = Attempts(
-            request.name, self._endpoints, self._first, deadline_at_s, self._timeout_ms, self._leader_timeout_ms
-        )
+        attempts = Attempts(request.name, self._endpoint, deadline_at_s, self._timeout_ms, self._leader_timeout_ms)
         while True:
             if failure is not None:
                 await asyncio.sleep(attempts.after(failure, loop.time(), has_session=request.has_session))
                 if request.prepare(failure):
                     self.close()
             try:
-                connection = await self._connection(loop, attempts.index, attempts.connect_by_s)
+                connection = await self._connection(loop, attempts.connect_by_s)
                 await connection.until_writable(deadline_at_s)
             except KeyspaceError as error:
                 failure = Failure(error, sent=False)
@@ -339,7 +350,38 @@ class LoopConnections:
                 return shape_result(request.name, request.arguments, result)
             failure = request.refused(status, result)
 
-    async def _connection(self, loop: asyncio.AbstractEventLoop, index: int, deadline_at_s: float) -> LoopConnection:
+    async def ask(
+        self, name: str, arguments: Sequence[Any], time_s: float, connect_s: float, *, is_new: bool = False
+    ) -> tuple[Any, ...] | Failure:
+        """Make one attempt.
+
+        Arguments:
+            name: the operation.
+            arguments: its arguments.
+            time_s: how long it may take.
+            connect_s: how long of it a connection may take.
+            is_new: whether it has to be made for this.
+        Returns:
+            What the node answered, or why there is no answer.
+        Raises:
+            LocalError: the arguments cannot be sent.
+        """
+        loop = asyncio.get_running_loop()
+        if is_new:
+            self.close()
+        until_s = loop.time() + time_s
+        connection = self._connections.get(loop)
+        if connection is None or not connection.usable or connection.is_paused:
+            try:
+                connection = await self._connection(loop, until_s - time_s + connect_s)
+                await connection.until_writable(until_s)
+            except KeyspaceError as error:
+                return Failure(error, sent=False)
+            if not connection.usable:
+                return Failure(connection_broke(connection.link.endpoint, "the node closed it"), sent=False)
+        return await connection.call(name, arguments, until_s)
+
+    async def _connection(self, loop: asyncio.AbstractEventLoop, deadline_at_s: float) -> LoopConnection:
         """The loop's connection. If there is none, one task makes it and all others wait for that."""
         connection = self._connections.get(loop)
         if connection is not None and connection.usable:
@@ -347,14 +389,14 @@ class LoopConnections:
         task = self._connecting.get(loop)
         if task is None:
             self._discard_dead_loops()
-            task = self._connecting[loop] = loop.create_task(self._connect(loop, index))
+            task = self._connecting[loop] = loop.create_task(self._connect(loop))
             task.add_done_callback(lambda done: self._connected(loop, done))
         # Not awaited directly: if this caller is cancelled, the others still want the connection.
         await asyncio.wait((task,), timeout=max(deadline_at_s - loop.time(), 0.001))
         if not task.done():
-            raise time_is_over(self._endpoints[index], self._timeout_ms)
+            raise time_is_over(self._endpoint, self._timeout_ms)
         if task.cancelled():
-            raise connection_broke(self._endpoints[index], "the event loop is shutting down")
+            raise connection_broke(self._endpoint, "the event loop is shutting down")
         return task.result()
 
     def _connected(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[LoopConnection]) -> None:
@@ -363,14 +405,13 @@ class LoopConnections:
         if not task.cancelled() and task.exception() is None:
             self._connections[loop] = task.result()
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop, index: int) -> LoopConnection:
-        endpoint = self._endpoints[index]
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> LoopConnection:
+        endpoint = self._endpoint
         connection: LoopConnection | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 raw_socket = await _connected_socket(loop, endpoint)
-                link = Link(endpoint, lonely=len(self._endpoints) == 1, secret=self._security.secret)
-                connection = made = LoopConnection(link, loop, raw_socket, self._timeout_ms)
+                connection = made = LoopConnection(self._make_link(endpoint), loop, raw_socket, self._timeout_ms)
                 tls = None if endpoint.path else self._security.context()
                 await loop.create_connection(
                     lambda: made, sock=raw_socket, ssl=tls, server_hostname=endpoint.host if tls is not None else None
@@ -389,7 +430,6 @@ class LoopConnections:
         finally:
             if connection is not None and connection.link.node is None:
                 connection.close()
-        self._first = index
         if connection.link.node is not None:
             self._sessions.met(connection.link.node.log_ms)
         return connection
@@ -400,11 +440,13 @@ class LoopConnections:
             if loop.is_closed():
                 connection.discard()
                 self._connections.pop(loop, None)
+                self._recent = None
 
     def close(self) -> None:
         """Close the running loop's connection, and those of loops that run no more."""
         self._discard_dead_loops()
         with contextlib.suppress(RuntimeError):
+            self._recent = None
             connection = self._connections.pop(asyncio.get_running_loop(), None)
             if connection is not None:
                 connection.close()

@@ -15,7 +15,6 @@ from django_keyspace import __version__
 from django_keyspace.addresses import Endpoint
 from django_keyspace.exceptions import (
     AuthenticationFailed,
-    ConfigurationError,
     DeadlineExceeded,
     KeyspaceError,
     NoConnection,
@@ -23,6 +22,7 @@ from django_keyspace.exceptions import (
     Overloaded,
     ProtocolError,
     SessionExpired,
+    TooStale,
     TransportError,
     UnknownOutcome,
 )
@@ -52,21 +52,36 @@ _TLS_ALERT: Final = b"\x15\x03"
 """How the answer of a TLS server begins to somebody who speaks something else."""
 
 
+Meet = Callable[[Endpoint, NodeHello], None]
+
+
+class ClusterMet(KeyspaceError):
+    """The node at the only address of a location is one of a cluster's: calls go by another way. No caller sees it."""
+
+
+def require_single(endpoint: Endpoint, node: NodeHello) -> None:
+    """Raise :class:`ClusterMet` if a node is one of a cluster's."""
+    if node.cluster is not None:
+        raise ClusterMet(f"Node {node.node} at {endpoint} belongs to cluster {node.cluster:.80}.")
+
+
 class Link:
     """The client's side of one connection: makes the frames to send, and understands those that come.
 
     Arguments:
         endpoint: the node, for messages.
-        lonely: whether it is the only endpoint of its location.
+        meet: looks at the node's hello, and raises if it is not the right one; None: any node is.
         secret: what both sides must know, or None.
+        wants_index: whether a cluster is to tell the index of writes.
     """
 
     __slots__ = (
         "_encode",
-        "_lonely",
+        "_meets",
         "_nonce",
         "_reader",
         "_secret",
+        "_wants_index",
         "decode",
         "endpoint",
         "ended_by",
@@ -75,7 +90,14 @@ class Link:
         "node",
     )
 
-    def __init__(self, endpoint: Endpoint, *, lonely: bool = True, secret: bytes | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        meet: Meet | None = None,
+        secret: bytes | None = None,
+        wants_index: bool = False,
+    ) -> None:
         self.endpoint = endpoint
         self._secret = secret
         self._nonce = new_nonce() if secret is not None else None
@@ -88,11 +110,14 @@ class Link:
         self.decode = Decoder().decode
         self._encode = Encoder(HELLO_BYTES_MAX).encode
         self._reader = FrameReader(HELLO_BYTES_MAX)
-        self._lonely = lonely
+        self._meets = meet
+        self._wants_index = wants_index
 
     def hello(self) -> bytes:
         """The first frame to send."""
-        return self._encode(ClientHello(release=__version__, nonce=self._nonce).message())
+        return self._encode(
+            ClientHello(release=__version__, nonce=self._nonce, wants_index=self._wants_index).message()
+        )
 
     def proof(self) -> bytes | None:
         """The frame to send once :attr:`node` is known, before the first request; None if the node wants none."""
@@ -146,9 +171,9 @@ class Link:
         Raises:
             ProtocolError: it is neither.
         """
-        if type(message) is not tuple or len(message) != 3:
+        if type(message) is not tuple or not 3 <= len(message) <= 3 + self._wants_index:
             raise self._not_ours("an answer that is not [id, status, result]")
-        request_id, status, _ = message
+        request_id, status = message[:2]
         if request_id == CONNECTION_ID:
             self.ended_by = connection_error(message)
             if self.ended_by is None:
@@ -163,12 +188,9 @@ class Link:
             node = NodeHello.parse(message)
         except ProtocolError as error:
             raise self.named(error) from None
-        if node.cluster is None and not self._lonely:
-            raise ConfigurationError(
-                f"Node {node.node} at {self.endpoint} is a single node, and the location lists several addresses. Two "
-                "single nodes would each hold a part of the data: list one address only."
-            )
         self._check(node)
+        if self._meets is not None:
+            self._meets(self.endpoint, node)
         self.node = node
         self.frame_bytes_max = node.frame_bytes_max
         self._encode = Encoder(node.frame_bytes_max).encode
@@ -224,8 +246,7 @@ class Attempts:
 
     Arguments:
         name: the operation.
-        endpoints: all nodes of the location.
-        first: index of the endpoint that is tried first.
+        endpoint: the node.
         deadline_at_s: when the call's time is over, on the driver's monotonic clock.
         timeout_ms: how long that was in the beginning.
         leader_timeout_ms: how long to look for a node that takes the call, without one all the while. None: a few tries,
@@ -240,8 +261,7 @@ class Attempts:
     def __init__(
         self,
         name: str,
-        endpoints: Sequence[Endpoint],
-        first: int,
+        endpoint: Endpoint,
         deadline_at_s: float,
         timeout_ms: int,
         leader_timeout_ms: int | None = None,
@@ -249,20 +269,14 @@ class Attempts:
     ) -> None:
         self.name = name
         self.deadline_at_s = deadline_at_s
-        self.index = first
-        self._endpoints = endpoints
+        self.endpoint = endpoint
         self._timeout_ms = timeout_ms
         self._leader_timeout_ms = leader_timeout_ms
         self._jitter = jitter
         self.may_be_done = False
         self._failed = 0
-        self._unreachable = 0
+        self._pauses = 0
         self._alone_since_s = deadline_at_s - timeout_ms / 1000
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """The node to try next."""
-        return self._endpoints[self.index]
 
     @property
     def connect_by_s(self) -> float:
@@ -279,7 +293,7 @@ class Attempts:
             now_s: the driver's monotonic clock.
             has_session: whether the attempt had a session and a sequence.
         Returns:
-            Seconds to wait before the next attempt, which goes to :attr:`endpoint`.
+            Seconds to wait before the next attempt.
         Raises:
             KeyspaceError: there is to be no other attempt; this is the call's error.
         """
@@ -301,15 +315,12 @@ class Attempts:
 
     def unknown_outcome(self, error: KeyspaceError) -> UnknownOutcome:
         """The error of a write that was sent, and of which no node says what became of it."""
-        return UnknownOutcome(
-            f"The write {self.name!r} was sent to {self.endpoint}, and its answer was lost: {error} "
-            "It may have happened or not. Read the key before you do it again."
-        )
+        return unknown_outcome(self.name, self.endpoint, error)
 
     def _pause_s(self, failure: Failure, now_s: float) -> float:
         """Seconds until the next attempt; raises the error if there is to be none."""
         error = failure.error
-        if not isinstance(error, TransportError) or isinstance(error, ProtocolError):
+        if not isinstance(error, TransportError) or isinstance(error, ProtocolError | TooStale):
             raise error
         if failure.reached:
             self._alone_since_s = now_s  # there was a node until now
@@ -322,12 +333,8 @@ class Attempts:
             raise error
         if failure.sent and isinstance(error, NoConnection) and self._failed <= ATTEMPTS_MAX:
             return 0.0  # a connection broke: a new one may well work
-        self._unreachable += 1
-        self.index = (self.index + 1) % len(self._endpoints)
-        rounds, position = divmod(self._unreachable, len(self._endpoints))
-        if position and not isinstance(error, Overloaded):
-            return 0.0  # there is another node that was not asked yet
-        delay_s: float = RETRY_DELAY_MS / 1000 * 2 ** min(max(rounds - 1, 0), _DOUBLINGS_MAX) * (0.5 + self._jitter())
+        delay_s: float = RETRY_DELAY_MS / 1000 * 2 ** min(self._pauses, _DOUBLINGS_MAX) * (0.5 + self._jitter())
+        self._pauses += 1
         if self._leader_timeout_ms is not None:
             return min(delay_s, self.connect_by_s - now_s)
         if self.may_be_done and self.deadline_at_s - now_s > _LAST_PAUSE_MS / 1000:
@@ -340,7 +347,7 @@ class Attempts:
         """Whether there were enough attempts. While a leader, or what became of a write, is looked for, only time
         counts."""
         patient = self.may_be_done or (self._leader_timeout_ms is not None and not isinstance(error, Overloaded))
-        return not patient and self._failed >= ATTEMPTS_MAX * len(self._endpoints)
+        return not patient and self._failed >= ATTEMPTS_MAX
 
     def _over(self, error: TransportError) -> DeadlineExceeded:
         """The error of a call whose time is over, and that has changed nothing."""
@@ -353,6 +360,14 @@ class Attempts:
             f"No node that takes the call was found within {self._leader_timeout_ms:,} ms. Nothing was changed. The last "
             f"thing that happened: {error}"
         )
+
+
+def unknown_outcome(name: str, where: object, error: object) -> UnknownOutcome:
+    """The error of a write that was sent, and of which no node says what became of it."""
+    return UnknownOutcome(
+        f"The write {name!r} was sent to {where}, and its answer was lost: {error} "
+        "It may have happened or not. Read the key before you do it again."
+    )
 
 
 def time_is_over(endpoint: Endpoint, timeout_ms: int, error: KeyspaceError | None = None) -> DeadlineExceeded:

@@ -16,9 +16,22 @@ from time import monotonic
 from typing import Any, Final
 
 from django_keyspace.backend.routing import Failure
-from django_keyspace.exceptions import LocalError, Overloaded, SessionExpired, UnknownOutcome, error_from_code
+from django_keyspace.exceptions import (
+    KeyspaceError,
+    LeadershipLost,
+    LocalError,
+    NoLeader,
+    NotLeader,
+    Overloaded,
+    SessionExpired,
+    TooStale,
+    UnknownOutcome,
+    error_from_code,
+)
 from django_keyspace.operations import CHANGES, SESSION_WINDOW
 
+_ASK_AGAIN: Final = (Overloaded, SessionExpired, NotLeader, NoLeader, LeadershipLost, TooStale)
+"""Refusals that do not end a call: the same node later, or another one, may do it."""
 FRESH_S: Final = 600.0
 """A session that is refused although it is younger than this was born by a clock that the node's has left behind."""
 
@@ -161,9 +174,9 @@ class Request:
 
     def refused(self, status: str, result: Any) -> Failure:
         """A node's refusal, if that does not end the call. Raises it otherwise."""
-        error = error_from_code(status, str(result))
-        if isinstance(error, Overloaded | SessionExpired):
-            return Failure(error, sent=False, reached=True)
+        error = error_of_answer(status, result)
+        if isinstance(error, _ASK_AGAIN):
+            return Failure(error, sent=isinstance(error, LeadershipLost), reached=True)
         if self.again and not isinstance(error, LocalError | UnknownOutcome):
             # The node could not do this copy, and has not said what became of the one before.
             raise UnknownOutcome(
@@ -190,3 +203,11 @@ class Request:
         """Say that nobody waits for this call any more."""
         if self._session is not None:
             self._sessions.give_back(self._session, self._sequence)
+
+
+def error_of_answer(status: str, result: Any) -> KeyspaceError:
+    """The error in a node's answer; of a node that does not lead, with the address of the one that does."""
+    if status == NotLeader.code and type(result) is tuple and len(result) == 2:
+        sentence, address = result
+        return NotLeader(str(sentence), address=address if type(address) is str else None)
+    return error_from_code(status, str(result))

@@ -14,8 +14,11 @@ from typing import Any
 
 from django_keyspace.addresses import Endpoint, check_endpoints, parse_location
 from django_keyspace.backend.blocking import BlockingConnection, BlockingPool
+from django_keyspace.backend.cluster.drivers import BlockingCluster, LoopCluster
+from django_keyspace.backend.cluster.knowledge import Cluster
+from django_keyspace.backend.cluster.route import attempt_s
 from django_keyspace.backend.multiplexed import LoopConnections
-from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT
+from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT, ClusterMet, Link
 from django_keyspace.backend.sessions import Sessions
 from django_keyspace.exceptions import ConfigurationError, ProtocolError
 from django_keyspace.security import NO_SECURITY, Security, make_security
@@ -52,10 +55,44 @@ class RemoteEngine:
         if leader_timeout_ms is not None:
             check_timeout_ms("leader timeout", leader_timeout_ms)
         self.timeout_ms = timeout_ms
-        sessions = Sessions()
-        self._blocking = BlockingPool(self.endpoints, timeout_ms, leader_timeout_ms, security, sessions)
-        self._loops = LoopConnections(self.endpoints, timeout_ms, leader_timeout_ms, security, sessions)
+        self._leader_timeout_ms = leader_timeout_ms
+        self._security = security
+        self._become_lock = threading.Lock()
+        self._sessions = Sessions()
+        self._blocking: BlockingPool | BlockingCluster
+        self._loops: LoopConnections | LoopCluster
+        if len(self.endpoints) > 1:
+            self._become_cluster()
+        else:
+            settings = (self.endpoints[0], timeout_ms, leader_timeout_ms, security, self._sessions)
+            self._blocking, self._loops = BlockingPool(*settings), LoopConnections(*settings)
         self.read = self.write = self.execute
+
+    def _become_cluster(self) -> None:
+        """Let calls go by the way of a cluster from now on: there are several addresses, or the only node said so."""
+        with self._become_lock:
+            if isinstance(getattr(self, "_loops", None), LoopCluster):
+                return
+            cluster = Cluster(self.endpoints)
+            security, sessions, timeout_ms = self._security, self._sessions, self.timeout_ms
+            attempt_ms = int(attempt_s(timeout_ms) * 1000)
+
+            def make_link(endpoint: Endpoint) -> Link:
+                return Link(
+                    endpoint,
+                    meet=lambda endpoint, node: cluster.met(endpoint, node, monotonic()),
+                    secret=security.secret,
+                    wants_index=True,
+                )
+
+            def make_pool(endpoint: Endpoint) -> BlockingPool:
+                return BlockingPool(endpoint, attempt_ms, None, security, sessions, make_link)
+
+            def make_loops(endpoint: Endpoint) -> LoopConnections:
+                return LoopConnections(endpoint, attempt_ms, None, security, sessions, make_link)
+
+            self._blocking = BlockingCluster(cluster, make_pool, sessions, timeout_ms, self._leader_timeout_ms)
+            self._loops = LoopCluster(cluster, make_loops, sessions, timeout_ms, self._leader_timeout_ms)
 
     def execute(self, name: str, *arguments: Any) -> Any:
         """Do an operation and wait for its result.
@@ -70,11 +107,19 @@ class RemoteEngine:
             TransportError: the node could not be asked; nothing was changed.
             KeyspaceError: the node's own answer.
         """
-        return self._blocking.execute(name, arguments)
+        try:
+            return self._blocking.execute(name, arguments)
+        except ClusterMet:
+            self._become_cluster()
+            return self._blocking.execute(name, arguments)
 
     async def aexecute(self, name: str, *arguments: Any) -> Any:
         """The same as :meth:`execute`, without blocking the event loop."""
-        return await self._loops.execute(name, arguments)
+        try:
+            return await self._loops.execute(name, arguments)
+        except ClusterMet:
+            self._become_cluster()
+            return await self._loops.execute(name, arguments)
 
     def close(self) -> None:
         """Close connections that are not in use. The next call opens new ones."""
@@ -83,6 +128,8 @@ class RemoteEngine:
 
     def after_fork(self) -> None:
         """In a forked child: let go of the parent's connections."""
+        self._become_lock = threading.Lock()
+        self._sessions.forget()
         self._blocking.after_fork()
         self._loops.after_fork()
 
@@ -105,10 +152,10 @@ def meet_node(endpoint: Endpoint, *, timeout_ms: int, security: Security | None 
     Raises:
         KeyspaceError: there is no node, or it does not take connections.
     """
+    security = security or make_security(uses_tls=False)
     connection = BlockingConnection(
-        endpoint,
-        lonely=True,
-        security=security or make_security(uses_tls=False),
+        Link(endpoint, secret=security.secret),
+        security=security,
         deadline_at_s=monotonic() + timeout_ms / 1000,
         timeout_ms=timeout_ms,
     )

@@ -192,16 +192,27 @@ def test_link_keeps_the_nodes_goodbye() -> None:
     assert isinstance(link.ended_by, NoConnection)
 
 
-def test_link_refuses_a_single_node_among_several_addresses() -> None:
-    with pytest.raises(ConfigurationError, match="list one address only"):
-        Link(HERE, lonely=False).receive(encode(NODE.message()))
+def test_link_lets_somebody_look_at_the_node() -> None:
+    def refuse(endpoint: Endpoint, node: NodeHello) -> None:
+        raise ConfigurationError(f"{endpoint} {node.node}")
+
+    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:7080 n1"):
+        Link(HERE, meet=refuse).receive(encode(NODE.message()))
+
+
+def test_a_link_that_wants_the_index_of_writes_takes_answers_with_one() -> None:
+    link = met_link(wants_index=True)
+    assert link.receive(encode((1, "ok", True, 7)) + encode((2, "ok", None))) == [(1, "ok", True, 7), (2, "ok", None)]
+    for other in (met_link(), link):
+        with pytest.raises(ProtocolError):
+            other.receive(encode((3, "ok", True, 7, 8) if other is link else (3, "ok", True, 7)))
 
 
 # --- What follows a failure
 
 
-def attempts(name: str = "get", endpoints: tuple[Endpoint, ...] = (HERE,), deadline_at_s: float = 105.0) -> Attempts:
-    return Attempts(name, endpoints, 0, deadline_at_s, 5000, jitter=lambda: 0.5)
+def attempts(name: str = "get", deadline_at_s: float = 105.0) -> Attempts:
+    return Attempts(name, HERE, deadline_at_s, 5000, jitter=lambda: 0.5)
 
 
 UNREACHABLE = Failure(no_connection(HERE, "refused"), sent=False)
@@ -254,7 +265,7 @@ def test_everything_else_is_tried_a_few_times(name: str, failure: Failure) -> No
 
 def test_pauses_have_jitter() -> None:
     for number, delay_s in ((0.0, 0.005), (1.0, 0.015)):
-        call = Attempts("get", (HERE,), 0, 105.0, 5000, jitter=lambda number=number: number)
+        call = Attempts("get", HERE, 105.0, 5000, jitter=lambda number=number: number)
         assert call.after(UNREACHABLE, 100.0) == pytest.approx(delay_s)
 
 
@@ -265,15 +276,6 @@ def test_no_attempt_after_the_deadline() -> None:
         attempts().after(UNREACHABLE, 105.0)
     with pytest.raises(DeadlineExceeded):
         attempts().after(Failure(DeadlineExceeded("late"), sent=True), 104.0)
-
-
-def test_other_nodes_are_asked_at_once() -> None:
-    call = attempts(endpoints=(HERE, THERE))
-    assert call.endpoint == HERE
-    assert call.after(UNREACHABLE, 100.0) == 0.0
-    assert call.endpoint == THERE
-    assert call.after(UNREACHABLE, 100.0) == pytest.approx(0.01)
-    assert call.endpoint == HERE
 
 
 def test_overload_is_tried_again_later() -> None:
@@ -313,7 +315,7 @@ def test_results_of_another_shape_are_a_protocol_error(name: str, result: object
 
 def looking(leader_timeout_ms: int, deadline_at_s: float = 105.0) -> Attempts:
     """A call that began at 100 s and may look for a node for so long."""
-    return Attempts("get", (HERE,), 0, deadline_at_s, 5000, leader_timeout_ms, jitter=lambda: 0.5)
+    return Attempts("get", HERE, deadline_at_s, 5000, leader_timeout_ms, jitter=lambda: 0.5)
 
 
 def test_a_call_with_a_leader_timeout_looks_for_a_node_until_it_is_over() -> None:
