@@ -314,6 +314,9 @@ class SnapshotKeeper:
         request = self._requests.get(ack.transfer)
         if ack.state == DONE and request is not None and not self.is_installing:
             del self._requests[ack.transfer]
+            latest = self._snapshots.latest
+            if latest is not None and latest.place > request.snapshot.index:
+                request = request._replace(snapshot=latest.meta)
             self._core.step(request)
         self._links.send(peer, (ACK, *ack))
 

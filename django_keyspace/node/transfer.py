@@ -155,8 +155,7 @@ class SnapshotReceiver:
         snapshots: the follower's snapshots; a transfer that is done is the newest of them.
         cluster: this node's cluster.
 
-    Attributes:
-        complete: the snapshot that was received last, for the runtime to install.
+    What is done stands for the newest snapshot that is kept: perhaps a later one than was announced.
     """
 
     def __init__(self, snapshots: SnapshotStore, cluster: str = "") -> None:
@@ -168,7 +167,6 @@ class SnapshotReceiver:
         self._offset = 0
         self._newest = 0
         self._last: SnapshotAck | None = None
-        self.complete: Snapshot | None = None
 
     def step(self, message: SnapshotBegin | SnapshotChunk, applied_index: int) -> SnapshotAck | None:
         """Take a message.
@@ -209,6 +207,14 @@ class SnapshotReceiver:
             return self._refuse(
                 begin.transfer, f"it is of cluster {begin.cluster!r:.80}, and this node of {self._cluster!r:.80}"
             )
+        kept = self._snapshots.latest
+        if kept is not None and kept.place >= begin.place:
+            # It came for an earlier leader, and was not installed. A later one holds all that this one does, if it is sound.
+            kept = self._snapshots.newest_sound()
+            if kept is not None and kept.place >= begin.place:
+                self.cancel()
+                self._last = SnapshotAck(begin.transfer, begin.size_bytes, DONE)
+                return self._last
         if not 0 < begin.size_bytes <= SIZE_BYTES_MAX:
             return self._refuse(begin.transfer, f"it cannot have {begin.size_bytes} bytes")
         disk = self._snapshots.disk
@@ -249,7 +255,6 @@ class SnapshotReceiver:
         file.close()
         self._begin = self._file = None
         self._snapshots.adopt(self._name, snapshot)
-        self.complete = snapshot
         self._last = SnapshotAck(begin.transfer, self._offset, DONE)
         return self._last
 

@@ -55,8 +55,24 @@ def test_it_arrives_whole() -> None:
     pair = Pair()
     pair.run(pair.sender)
     assert pair.sender.state == DONE
-    assert pair.receiver.complete == pair.snapshot == pair.follower.latest
+    assert pair.snapshot == pair.follower.latest
     assert read(SnapshotStore(pair.disk), pair.snapshot) == content(20, 100_000)
+
+
+def test_a_later_snapshot_that_is_kept_stands_for_an_earlier_one() -> None:
+    """It came for an earlier leader, and was not installed: the next one's is older, and would not be kept."""
+    pair = Pair()
+    later = build(pair.follower, 30, size=50_000)
+    pair.run(pair.sender)
+    assert (pair.sender.state, pair.follower.latest) == (DONE, later)
+
+
+def test_a_later_snapshot_that_is_damaged_does_not() -> None:
+    pair = Pair()
+    later = build(pair.follower, 30, size=50_000)
+    pair.disk.flip_bit(pair.follower.path(later.file_name), 40_000)
+    pair.run(pair.sender)
+    assert (pair.sender.state, pair.follower.latest) == (DONE, pair.snapshot)
 
 
 def test_no_more_than_the_window_is_under_way() -> None:
@@ -105,7 +121,7 @@ def test_rule_50_over_a_link_that_loses_doubles_and_reorders(seed: int) -> None:
 def test_rule_36_one_that_is_older_than_what_was_applied_is_refused() -> None:
     pair = Pair()
     pair.run(pair.sender, applied_index=20)
-    assert (pair.sender.state, pair.receiver.complete) == (REFUSED, None)
+    assert (pair.sender.state, pair.follower.latest) == (REFUSED, None)
     assert "applied 20" in pair.sender.reason
     again = pair.new_sender(2)
     pair.run(again, applied_index=19)
