@@ -223,6 +223,7 @@ class Call:
             self.world.counts["session_expired"] += 1
             self.failed(Failure(error, sent=False, reached=True), 10)
         else:  # NoSpace and the like; UnknownOutcome
+            self.world.counts[f"error:{error.code}"] += 1
             unknown = self.request.again or isinstance(error, UnknownOutcome)
             self.over(UnknownOutcome(str(error)) if unknown else error)
 

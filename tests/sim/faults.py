@@ -1,8 +1,8 @@
 """The evil spirit: from time to time it does something to the network, a disk, a clock, a process, or to the members.
 
 Each method does one thing, and returns False if it cannot be done now. What it breaks mends itself after a while, or at the end
-of the trouble. Two rules keep it honest: at most one disk at a time is lost or changed, until its node has been replaced, since more than
-that nobody promises to survive; and it never looks at what the cluster is doing in a way that would make it kinder.
+of the trouble. One rule keeps it honest: at most one disk at a time is lost or changed, until its node has been replaced,
+since nobody promises to survive more than that.
 """
 
 from __future__ import annotations

@@ -38,17 +38,17 @@ MEMBERS = {"transfer": 3.0, "stop_leading": 1.0, "grow": 2.0, "shrink": 2.0, "wi
 OVERLAPS = {"slow_apply": 1.0}
 
 PROFILES = (
-    (1.0, Profile("calm", faults={"transfer": 1.0, **CLOCK}, fault_every_ms=4_000)),
+    (1.0, Profile("calm", faults={"transfer": 1.0, **CLOCK}, fault_every_ms=2_000)),
     (
         2.0,
         Profile(
-            "network", Weather(loss=0.03, duplicate=0.03, reorder=0.3, spike=0.01), NETWORK, 900, lose_requests=0.03
+            "network", Weather(loss=0.03, duplicate=0.03, reorder=0.3, spike=0.01), NETWORK, 600, lose_requests=0.03
         ),
     ),
-    (2.0, Profile("crash", faults={**PROCESS, **POWER}, fault_every_ms=1_000, lose_requests=0.01)),
-    (2.0, Profile("disk", faults={**DISK, **POWER}, fault_every_ms=1_000)),
-    (2.0, Profile("membership", Weather(loss=0.01), {**MEMBERS, "kill": 1.0, "partition": 1.0}, 900)),
-    (1.0, Profile("clocks", Weather(spike=0.01), {**CLOCK, "pause_leader": 3.0, "isolate_leader": 2.0}, 700, 0.02)),
+    (2.0, Profile("crash", faults={**PROCESS, **POWER}, fault_every_ms=700, lose_requests=0.01)),
+    (2.0, Profile("disk", faults={**DISK, **POWER}, fault_every_ms=700)),
+    (2.0, Profile("membership", Weather(loss=0.01), {**MEMBERS, "kill": 1.0, "partition": 1.0}, 600)),
+    (1.0, Profile("clocks", Weather(spike=0.01), {**CLOCK, "pause_leader": 3.0, "isolate_leader": 2.0}, 500, 0.02)),
     (
         4.0,
         Profile(
@@ -117,9 +117,9 @@ def draw(random: Random, name: str | None = None) -> Plan:
     return Plan(
         profile=profile,
         nodes=random.choices((1, 2, 3, 4, 5), (1, 0.5, 10, 0.5, 4))[0],
-        trouble_ms=random.randint(8_000, 16_000),
+        trouble_ms=random.randint(5_000, 11_000),
         clients=random.randint(2, 5),
-        think_ms=random.choice((40, 100, 200)),
+        think_ms=random.choice((60, 150, 300)),
         leases=leases,
         drift_max=0.04 if leases else random.choice((0.0, 0.01, 0.2)),
         snapshot_entries=random.choice((15, 40, 100, 100_000)),

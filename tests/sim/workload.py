@@ -1,7 +1,7 @@
 """What clients ask for: operations of every kind over few keys, so that they meet.
 
 Keys by their first letter: ``k`` and ``p`` anything, ``c`` counters (only ever added to), ``a`` an account of appended
-numbers (only ever appended to), ``t`` values with timeouts, ``e`` what may be evicted. Every value is written once.
+numbers (only ever appended to), ``t`` values with timeouts, ``e`` what may be evicted, ``n`` large values that may not. Every value is written once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ PLAIN = (b"k0", b"k1", b"k2", b"p0", b"p1")
 COUNTERS = (b"c0", b"c1")
 ACCOUNT = b"a0"
 TIMED = (b"t0", b"t1", b"t2")
-EVICTABLE = tuple(b"e%02d" % number for number in range(40))
+EVICTABLE = tuple(b"e%02d" % number for number in range(80))
+BULKY = tuple(b"n%02d" % number for number in range(14))
 PREFIX = b"p"
 LEVELS = ("safe", "safe", "lease", "session", "dirty")
 
@@ -53,7 +54,7 @@ class Workload:
             (0.4, self._refused), (0.3, self._kept_large), (1, self._get_counter),
         ]  # fmt: skip
         if tight:
-            makers += [(8, self._large), (1, self._drop_large)]
+            makers += [(10, self._large), (1, self._drop_large), (3, self._bulky), (0.3, self._drop_bulky)]
         self._weights = [weight for weight, _ in makers]
         self._makers = [maker for _, maker in makers]
 
@@ -129,13 +130,21 @@ class Workload:
         return Wish("write", ("set", 0, self._random.choice(TIMED), self.value(), timeout_ms, "always"))
 
     def _large(self) -> Wish:
-        tag, _, payload = self.value(self._random.choice((4_000, 16_000, 40_000)))
+        tag, _, payload = self.value(self._random.choice((10_000, 30_000, 60_000)))
         return Wish(
             "write", ("set", 0, self._random.choice(EVICTABLE), (tag, int(Flag.EVICTABLE), payload), None, "always")
         )
 
     def _drop_large(self) -> Wish:
         return Wish("write", ("delete_many", 0, tuple(self._random.sample(EVICTABLE, 5))))
+
+    def _bulky(self) -> Wish:
+        """What may not be evicted."""
+        tag, flags, payload = self.value(90_000)
+        return Wish("write", ("set", 0, self._random.choice(BULKY), (tag, flags, payload), None, "always"))
+
+    def _drop_bulky(self) -> Wish:
+        return Wish("write", ("delete_many", 0, tuple(self._random.sample(BULKY, 10))))
 
     def _kept_large(self) -> Wish:
         """A result that the session's table has to keep by itself."""
