@@ -6,6 +6,7 @@ leases), and :meth:`NodeClock.wall_ms` for nothing but the log clock, by which d
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Final, Protocol
 
 from django_keyspace.store import clock as host
@@ -39,7 +40,7 @@ class HostClock:
 class LogClock:
     """The log clock of whoever orders writes: the rules of ``store/clock.py`` on a given clock, with bounded jumps.
 
-    It never goes back. A wall clock that is behind slows it down, as there. A wall clock that is ahead pulls it along at
+    It never goes back. Several threads may ask it. A wall clock that is behind slows it down, as there. A wall clock that is ahead pulls it along at
     no more than :data:`CATCH_UP_PACE` times the speed of the monotonic clock, so that a leader whose clock is a year ahead
     does not let everything expire at once.
 
@@ -51,6 +52,7 @@ class LogClock:
 
     def __init__(self, clock: NodeClock, last_ms: int = 0) -> None:
         self._clock = clock
+        self._lock = Lock()
         self._last_monotonic_ms = clock.monotonic_ms()
         self._last_ms = last_ms or clock.wall_ms()
 
@@ -61,12 +63,17 @@ class LogClock:
 
     def observe(self, log_ms: int) -> None:
         """Take note of a log clock elsewhere: this one will not say less from now on."""
-        if log_ms > self._last_ms:
-            self._last_ms = log_ms
-            self._last_monotonic_ms = self._clock.monotonic_ms()
+        with self._lock:
+            if log_ms > self._last_ms:
+                self._last_ms = log_ms
+                self._last_monotonic_ms = self._clock.monotonic_ms()
 
     def now_ms(self) -> int:
         """The log clock now."""
+        with self._lock:
+            return self._now_ms()
+
+    def _now_ms(self) -> int:
         monotonic_ms = self._clock.monotonic_ms()
         passed_ms = max(monotonic_ms - self._last_monotonic_ms, 0)
         wall_ms = min(self._clock.wall_ms(), self._last_ms + CATCH_UP_PACE * passed_ms)
