@@ -18,6 +18,7 @@ from django_keyspace.keyspace import Client
 from django_keyspace.security import make_security
 from django_keyspace.store import StoreOptions, open_store
 from django_keyspace.testing import running_node
+from django_keyspace.testing.cluster import running_cluster
 from tests.certificates import Certificates
 
 DATABASES = 16
@@ -67,8 +68,7 @@ class Place:
 
     def empty(self) -> None:
         """Delete everything."""
-        for database in range(DATABASES):
-            self.engine.execute("clear", database, True)
+        self.engine.execute("batch", [("clear", database, True) for database in range(DATABASES)])
 
 
 class EmbeddedPlace(Place):
@@ -109,6 +109,15 @@ class NodePlace(Place):
         return Client([self._stem.removeprefix("keyspace://")], **{**self.options, **options})
 
 
+class ClusterPlace(NodePlace):
+    """Three node processes on this machine."""
+
+    nodes = 3
+
+    def keyspace_client(self, **options: Any) -> Client:
+        return Client(self._stem.removeprefix("keyspace://").split(","), **{**self.options, **options})
+
+
 @contextlib.contextmanager
 def embedded(folder: Path) -> Iterator[Place]:
     """A store in this process."""
@@ -135,13 +144,22 @@ def node_tls(folder: Path) -> Iterator[Place]:
         place.engine.close()
 
 
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[Place]:
+    """Three nodes."""
+    with running_cluster(3, data=folder, value_bytes_max=VALUE_BYTES_MAX) as running:
+        place = ClusterPlace(running.location)
+        yield place
+        place.engine.close()
+
+
 Factory = Callable[[Path], contextlib.AbstractContextManager[Place]]
 
 ENGINES: dict[str, Factory] = {"embedded": embedded, "node": node}
 """By name: makes a place in a folder for as long as a block runs."""
 
-GUARDED: dict[str, Factory] = {"node-tls": node_tls}
+GUARDED: dict[str, Factory] = {"node-tls": node_tls, "cluster": cluster}
 """The same, for the tests of the contract itself only: what is built on the contract cannot tell them from a node."""
 
-LONG_LIVED = frozenset({"node", "node-tls"})
+LONG_LIVED = frozenset({"node", "node-tls", "cluster"})
 """Engines whose place is made once per session and emptied for each test."""

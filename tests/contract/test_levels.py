@@ -62,7 +62,7 @@ def test_the_index_grows_with_each_write(do: Do) -> None:
 @covers("at")
 def test_a_session_that_has_seen_more_than_there_is_gets_no_older_answer(do: Do) -> None:
     put(do, b"a", b"1")
-    with pytest.raises(TooStale, match="Nothing was read"):
+    with pytest.raises(TooStale):
         do("at", "session", INT64_MAX, None, ("get", DB, b"a"))
 
 
