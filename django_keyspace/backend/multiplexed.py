@@ -283,16 +283,15 @@ class LoopConnections:
             connection = None
         # A read that is answered at the first attempt needs no object of its own.
         request = Request(self._sessions, name, arguments) if name in CHANGES or connection is None else None
-        failure = None
+        answer: _Answer | None = None
         try:
             if connection is not None:
                 parts = (name, arguments) if request is None else request.parts()
                 answer = await connection.call(*parts, deadline_at_s)
                 if type(answer) is tuple and answer[1] == OK:
                     return shape_result(name, arguments, answer[2]) if name in SHAPED else answer[2]
-                request = request or Request(self._sessions, name, arguments)
-                failure = answer if isinstance(answer, Failure) else request.refused(answer[1], answer[2])
             request = request or Request(self._sessions, name, arguments)
+            failure = request.refused(answer[1], answer[2]) if type(answer) is tuple else cast("Failure | None", answer)
             return await self._persist(loop, request, deadline_at_s, failure)
         finally:
             if request is not None:
