@@ -295,10 +295,11 @@ class Cluster:
 
     def until(self, holds: Callable[[], bool], wait_ms: float = WAIT_MS) -> None:
         """Let time pass until something holds."""
-        end_us = self.world.now_us + int(wait_ms * MS)
+        begin_us = self.world.now_us
         while not holds():
-            assert self.world.now_us < end_us, "it never came to hold"
-            self.world.run_until(self.world.now_us + MS // 4)
+            passed_us = self.world.now_us - begin_us
+            assert passed_us < wait_ms * MS, "it never came to hold"
+            self.world.run_until(self.world.now_us + (MS // 4 if passed_us < 100 * MS else 10 * MS))
 
     def leader(self, *but: Node) -> Node:
         """Wait for one node that leads and has everything applied that it knows of."""
