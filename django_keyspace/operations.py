@@ -421,6 +421,8 @@ _INTERNAL: Final = frozenset({"sweep", "evict", "expire_sessions"})
 
 _ALONE: Final = frozenset({"once", "at", "members"})
 """Operations that are never part of another one."""
+_NOT_INSIDE: Final = _ALONE | {"status"}
+"""What no batch may hold. Status is what one store says of itself: kept as the result of a logged batch, stores would differ."""
 
 
 def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = False) -> None:
@@ -440,7 +442,7 @@ def check_call(call: Any, limits: Limits, *, nesting: int = 0, internal: bool = 
     operation = OPERATIONS.get(call[0]) or (None if nesting else CONTROLS.get(call[0]))
     if operation is None or (operation.name in _INTERNAL and not internal):
         raise UnknownOperation(f"There is no operation {call[0]!r:.80}. Is the other side a newer release?")
-    if nesting and (operation.runs or operation.name in _ALONE):
+    if nesting and (operation.runs or operation.name in _NOT_INSIDE):
         raise InvalidArgument(f"The operation {operation.name} stands for itself, and cannot be part of a batch.")
     if len(call) - 1 != len(operation.parameters):
         wanted = ", ".join(name for name, _ in operation.parameters) or "no arguments"

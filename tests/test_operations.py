@@ -348,3 +348,9 @@ def test_every_error_has_a_code_of_its_own() -> None:
         error = error_from_code(cls.code, "why")
         assert type(error) is cls is ERRORS_BY_CODE[cls.code] and str(error) == "why"
     assert type(error_from_code("of a later release", "why")) is KeyspaceError
+
+
+@pytest.mark.parametrize("block", [("batch", [("status",)]), ("atomic", [], [("status",)])])
+def test_a_block_holds_nothing_that_one_store_says_of_itself(block: Any) -> None:
+    with pytest.raises(InvalidArgument, match="stands for itself"):
+        check_call(block, Limits())
