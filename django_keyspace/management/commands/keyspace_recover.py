@@ -16,6 +16,7 @@ from django_keyspace.management.diagnosis import Answer
 from django_keyspace.management.nodes import ASK_TIMEOUT_MS, ask_node, endpoint_of
 from django_keyspace.management.tables import duration
 from django_keyspace.node.config import format_address, parse_listen
+from django_keyspace.node.identity import Identity
 from django_keyspace.node.recovery import Findings, Recovery
 from django_keyspace.security import Security, make_security
 
@@ -25,8 +26,9 @@ class Command(BaseCommand):
 
     help = (
         "For a cluster that has lost a majority of its voters for ever: make a new cluster, with another id, from the data "
-        "folder of one node that is left. The old folder stays as it is. Writes that the lost nodes had acknowledged, and this node "
-        "had not received, are lost: take the node with the longest log (--look shows it). The other nodes join with empty folders."
+        "folder of one node that is left. The old folder stays as it is. Writes that the lost nodes had acknowledged, and "
+        "this node had not received, are lost: take the node with the longest log (--look shows it). The other nodes join "
+        "with empty folders."
     )
     requires_system_checks = []
 
@@ -104,16 +106,19 @@ class Command(BaseCommand):
             }
             self.stdout.write(json.dumps(as_json(findings, answers) | {"made": made}, indent=2))
             return
-        self.stdout.write(
-            self.style.SUCCESS(f"Cluster {identity.cluster} with the voter {identity.member_id} is in {options['to']}.")
-        )
+        self._tell(identity, address, options)
+
+    def _tell(self, identity: Identity, address: str, options: dict[str, Any]) -> None:
+        made = f"Cluster {identity.cluster} with the voter {identity.member_id} is in {options['to']}."
         command = "python -m django_keyspace.node"
-        self.stdout.write(f"Start it:        {command} --id {identity.node} --listen {address} --data {options['to']}")
-        self.stdout.write(f"The other nodes: {command} --id NAME --listen HOST:PORT --data EMPTY --join {address}")
-        self.stdout.write("               then: keyspace_members promote NAME, one after the other.")
-        self.stdout.write(
-            f"Never start {options['data']} again, nor the folders of the other old nodes. Restart the sites' processes."
-        )
+        self.stdout.write(self.style.SUCCESS(made))
+        for line in (
+            f"Start it:        {command} --id {identity.node} --listen {address} --data {options['to']}",
+            f"The other nodes: {command} --id NAME --listen HOST:PORT --data EMPTY --join {address}",
+            "               then: keyspace_members promote NAME, one after the other.",
+            f"Never start {options['data']} again, nor the folders of the other old nodes. Restart the sites' processes.",
+        ):
+            self.stdout.write(line)
 
     def _confirm(self, findings: Findings) -> None:
         name = findings.identity.node
