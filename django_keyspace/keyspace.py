@@ -75,7 +75,6 @@ class Client(Conversation):
         **options: Any,
     ) -> None:
         super().__init__(nodes, database, decode, raise_errors, options)
-        self._distributes_dirty = False
 
     # ------------------------------------------------------------------------------------------- timeouts and nodes
 
@@ -106,7 +105,7 @@ class Client(Conversation):
         return KEYSPACE_SUCCESS
 
     def get_master(self) -> int:
-        """The node that serves: its place in the list of nodes, from 0. Connects if it must.
+        """The node that serves, or leads the cluster: its place in the list of nodes, from 0. Connects if it must.
 
         Returns:
             A negative status if there is none: ``KEYSPACE_NOCONNECTION``, ``KEYSPACE_NOMASTER``. :attr:`result` stays.
@@ -129,8 +128,7 @@ class Client(Conversation):
         return KEYSPACE_SUCCESS if self._master.is_there(node) else KEYSPACE_NOCONNECTION
 
     def distribute_dirty(self, dd: bool = True) -> int:
-        """Let dirty reads go to all nodes in turn. With one node, or a folder, there is nothing to share. Returns 0."""
-        self._distributes_dirty = bool(dd)
+        """Let dirty reads go to all nodes in turn. They do so anyhow, or to a near node; nothing is switched. Returns 0."""
         return KEYSPACE_SUCCESS
 
     # ------------------------------------------------------------------------------------------- writes
@@ -246,30 +244,41 @@ class Client(Conversation):
         Returns:
             A list, perhaps empty; None on failure.
         """
-        rows = self._list(prefix, start_key, count, skip, forward, False)
+        rows = self._list(SAFE, prefix, start_key, count, skip, forward, False)
         return None if rows is None else [self._text(key) for key in rows]
 
     def list_key_values(
         self, prefix: Text = "", start_key: Text = "", count: int = 0, skip: bool = False, forward: bool = True
     ) -> dict[Text, Text] | None:
         """Keys and values as a dict, in order. Arguments as those of :meth:`list_keys`."""
-        rows = self._list(prefix, start_key, count, skip, forward, True)
+        rows = self._list(SAFE, prefix, start_key, count, skip, forward, True)
         return None if rows is None else {self._text(key): self._text(value) for key, value in rows}
 
     def count(
         self, prefix: Text = "", start_key: Text = "", count: int = 0, skip: bool = False, forward: bool = True
     ) -> int | None:
         """How many keys :meth:`list_keys` would return. None on failure."""
-        try:
-            number = self._count_rows(*self._range(prefix, start_key, count, skip, forward), count)
-        except KeyspaceError as error:
-            self._fail(error)
-            return None
-        self._succeed(number, lambda found: (Status.SUCCESS, self._text(b""), self._text(b"%d" % found)))
-        return number
+        return self._count(SAFE, prefix, start_key, count, skip, forward)
 
-    dirty_list_keys = list_keys
-    dirty_list_key_values = list_key_values
-    dirty_count = count
+    def dirty_list_keys(
+        self, prefix: Text = "", start_key: Text = "", count: int = 0, skip: bool = False, forward: bool = True
+    ) -> list[Text] | None:
+        """As :meth:`list_keys`, as any node knows it, which may not be the newest."""
+        rows = self._list(DIRTY, prefix, start_key, count, skip, forward, False)
+        return None if rows is None else [self._text(key) for key in rows]
+
+    def dirty_list_key_values(
+        self, prefix: Text = "", start_key: Text = "", count: int = 0, skip: bool = False, forward: bool = True
+    ) -> dict[Text, Text] | None:
+        """As :meth:`list_key_values`, as any node knows it, which may not be the newest."""
+        rows = self._list(DIRTY, prefix, start_key, count, skip, forward, True)
+        return None if rows is None else {self._text(key): self._text(value) for key, value in rows}
+
+    def dirty_count(
+        self, prefix: Text = "", start_key: Text = "", count: int = 0, skip: bool = False, forward: bool = True
+    ) -> int | None:
+        """As :meth:`count`, as any node knows it, which may not be the newest."""
+        return self._count(DIRTY, prefix, start_key, count, skip, forward)
+
     list_keyvalues = list_key_values
-    dirty_list_keyvalues = list_key_values
+    dirty_list_keyvalues = dirty_list_key_values

@@ -85,6 +85,7 @@ _OUTAGES: Final[tuple[tuple[type[exceptions.KeyspaceError], bool, Status, Status
     (exceptions.NoLeader, False, Status.FAILURE, Status.NOCONNECTION, Status.MASTER_TIMEOUT),
     (exceptions.DeadlineExceeded, True, Status.FAILURE, Status.SUCCESS, Status.GLOBAL_TIMEOUT),
     (exceptions.DeadlineExceeded, False, Status.FAILURE, Status.NOCONNECTION, Status.GLOBAL_TIMEOUT),
+    (exceptions.TooStale, False, Status.FAILURE, Status.SUCCESS, Status.SUCCESS),
     (exceptions.Overloaded, False, Status.FAILURE, Status.SUCCESS, Status.SUCCESS),
     (exceptions.NoConnection, True, Status.FAILURE, Status.NOMASTER, Status.SUCCESS),
     (exceptions.TransportError, False, Status.FAILURE, Status.NOCONNECTION, Status.SUCCESS),
@@ -103,8 +104,12 @@ def statuses_of_error(error: exceptions.KeyspaceError) -> Statuses:
     # What is unknown is the outcome; why it is, its cause says.
     cause = error.__cause__ if isinstance(error, exceptions.UnknownOutcome) else error
     reached = getattr(cause, "reached", False)
-    statuses = next(row[2:] for row in _OUTAGES if isinstance(cause or error, row[0]) and row[1] <= reached)
-    return Statuses(command, *statuses)
+    transport, connectivity, timeout = next(
+        row[2:] for row in _OUTAGES if isinstance(cause or error, row[0]) and row[1] <= reached
+    )
+    if timeout is Status.MASTER_TIMEOUT and getattr(cause, "took_all", False):
+        timeout = Status.GLOBAL_TIMEOUT
+    return Statuses(command, transport, connectivity, timeout)
 
 
 def str_status(status: int) -> str | None:

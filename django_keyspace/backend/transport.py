@@ -59,6 +59,7 @@ class RemoteEngine:
         self._security = security
         self._become_lock = threading.Lock()
         self._sessions = Sessions()
+        self._cluster: Cluster | None = None
         self._blocking: BlockingPool | BlockingCluster
         self._loops: LoopConnections | LoopCluster
         if len(self.endpoints) > 1:
@@ -71,9 +72,9 @@ class RemoteEngine:
     def _become_cluster(self) -> None:
         """Let calls go by the way of a cluster from now on: there are several addresses, or the only node said so."""
         with self._become_lock:
-            if isinstance(getattr(self, "_loops", None), LoopCluster):
+            if self._cluster is not None:
                 return
-            cluster = Cluster(self.endpoints)
+            cluster = self._cluster = Cluster(self.endpoints)
             security, sessions, timeout_ms = self._security, self._sessions, self.timeout_ms
             attempt_ms = int(attempt_s(timeout_ms) * 1000)
 
@@ -120,6 +121,11 @@ class RemoteEngine:
         except ClusterMet:
             self._become_cluster()
             return await self._loops.execute(name, arguments)
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """What is known of the cluster; None while this is a single node, or nothing was met at its only address."""
+        return self._cluster
 
     def close(self) -> None:
         """Close connections that are not in use. The next call opens new ones."""

@@ -185,10 +185,15 @@ class Cluster:
 
     def name_of(self, endpoint: Endpoint) -> str | None:
         """The name of the node at an address, if it is known."""
-        for member in self._members:
-            if member.endpoint == endpoint:
-                return member.name
-        return self._names.get(endpoint)
+        met = self._names.get(endpoint)
+        return met or next((member.name for member in self._members if member.endpoint == endpoint), None)
+
+    def place_of(self, name: str) -> int | None:
+        """Which address of LOCATION is that of a node, from 0; None if it is none of them."""
+        for place, seed in enumerate(self._seeds):
+            if self.name_of(seed) == name:
+                return place
+        return None
 
     def next_for_leader(self, asked: Collection[Endpoint], now_s: float, *, insists: bool = False) -> Endpoint | None:
         """The node to ask for what only a leader does.

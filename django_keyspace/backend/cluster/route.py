@@ -354,10 +354,10 @@ class Route:
 
     def _over(self) -> KeyspaceError:
         """The error of a call whose time, or whose time without a leader, is over."""
-        if self._may_be_done:
-            return self._unknown(self._last)
         error = self._timed_out()
         error.reached = self._reached
+        if self._may_be_done:
+            return self._unknown(self._last, error)
         return error
 
     def _timed_out(self) -> TransportError:
@@ -391,7 +391,8 @@ class Route:
         nodes = ", ".join(map(str, self._cluster.endpoints))
         return NoConnection(f"No node answers at {nodes}, and none has lately. Nothing was changed. Are they running?")
 
-    def _unknown(self, last: KeyspaceError | None) -> KeyspaceError:
+    def _unknown(self, last: KeyspaceError | None, cause: KeyspaceError | None = None) -> KeyspaceError:
+        """The error of a write that may be done: what happened last, and why it was not asked for any longer."""
         error = unknown_outcome(self._request.name, self._cluster_text(), last)
-        error.__cause__ = last
+        error.__cause__ = cause or last
         return error

@@ -67,12 +67,12 @@ def command(
                     batch.calls.append(call)
                     self.result = self._queued
                     return None
-                answer = self._execute(*call)
+                answer = self._executes[kind](*call)
                 payload = OUTCOMES[call[0]](call, answer, self._limit_bytes)
             except KeyspaceError as error:
                 self._fail(error)
                 return None
-            self._succeed((call, answer), self._read_command)
+            self._succeed((call, answer), self._read_command, kind)
             return convert(self, payload)
 
         signature = inspect.signature(build)
@@ -123,7 +123,11 @@ class Conversation:
         if type(database) is not int or not 0 <= database < databases:
             raise ConfigurationError(f"There is no database {database!r}: there are {databases}, numbered from 0.")
         self.result: Result | None = None
-        self._execute = self._master.execute
+        self._executes = {
+            WRITE: self._master.execute,
+            SAFE: self._master.execute,
+            DIRTY: self._master.execute_dirty,
+        }
         self._limits = self._master.limits
         self._limit_bytes = self._limits.value_bytes_max
         self._database = database
@@ -152,9 +156,15 @@ class Conversation:
             return Status.SUCCESS, self._text(row), self._text(b"")
         return Status.SUCCESS, self._text(row[0]), self._text(row[1])
 
-    def _succeed(self, row: Any, read: Callable[[Any], Row]) -> None:
-        self._connectivity = self._timeout = Status.SUCCESS
-        self.result = Result(_SUCCESS, Status.SUCCESS, Status.SUCCESS, (row,), read)
+    def _succeed(self, row: Any, read: Callable[[Any], Row], kind: str) -> None:
+        self._answered(kind)
+        self.result = Result(_SUCCESS, self._connectivity, self._timeout, (row,), read)
+
+    def _answered(self, kind: str) -> None:
+        """The statuses after an answer. Only a dirty read can have one while no node leads."""
+        self._timeout = Status.SUCCESS
+        has_leader = kind != DIRTY or self._master.has_leader
+        self._connectivity = Status.SUCCESS if has_leader else Status.NOMASTER
 
     def _fail(self, error: KeyspaceError) -> None:
         """Let the result say what went wrong; raise it, if this client raises."""
@@ -199,17 +209,18 @@ class Conversation:
         return found
 
     def _list(
-        self, prefix: Text, start_key: Text, count: int, skip: bool, forward: bool, with_values: bool
+        self, kind: str, prefix: Text, start_key: Text, count: int, skip: bool, forward: bool, with_values: bool
     ) -> list[Any] | None:
         """The rows of a listing: keys, or pairs of key and value. None on failure."""
         found: list[Any] = []
+        execute = self._executes[kind]
         try:
             leave_out: bool | str
             database, stem, start, leave_out, onward = self._range(prefix, start_key, count, skip, forward)
             more = True
             while more and (not count or len(found) < count):
                 rows = min(count - len(found), PAGE_ROWS_MAX) if count else PAGE_ROWS_MAX
-                page, more = self._execute("list", database, stem, start, leave_out, onward, rows, with_values)
+                page, more = execute("list", database, stem, start, leave_out, onward, rows, with_values)
                 if page:
                     start, leave_out = (page[-1][0] if with_values else page[-1]), AFTER
                 if with_values:
@@ -218,19 +229,28 @@ class Conversation:
         except KeyspaceError as error:
             self._fail(error)
             return None
-        self._connectivity = self._timeout = Status.SUCCESS
-        self.result = Result(_SUCCESS, Status.SUCCESS, Status.SUCCESS, found, self._read_row)
+        self._answered(kind)
+        self.result = Result(_SUCCESS, self._connectivity, self._timeout, found, self._read_row)
         return found
 
+    def _count(self, kind: str, prefix: Text, start_key: Text, count: int, skip: bool, forward: bool) -> int | None:
+        """How many rows a listing has. None on failure."""
+        try:
+            number = self._count_rows(kind, *self._range(prefix, start_key, count, skip, forward), count)
+        except KeyspaceError as error:
+            self._fail(error)
+            return None
+        self._succeed(number, lambda found: (Status.SUCCESS, self._text(b""), self._text(b"%d" % found)), kind)
+        return number
+
     def _count_rows(
-        self, database: int, prefix: bytes, start: bytes, skip: bool | str, forward: bool, limit: int
+        self, kind: str, database: int, prefix: bytes, start: bytes, skip: bool | str, forward: bool, limit: int
     ) -> int:
         number = 0
+        execute = self._executes[kind]
         while True:
             slice_: int
-            slice_, last = self._execute(
-                "count", database, prefix, start, skip, forward, limit - number if limit else 0
-            )
+            slice_, last = execute("count", database, prefix, start, skip, forward, limit - number if limit else 0)
             number += slice_
             if last is None:
                 return number
@@ -265,9 +285,12 @@ class Conversation:
         batch, self._batch = self._batch, None
         if batch is None:
             return self._misused("There is no batch to submit. Call begin() first.")
-        answers, error = submit(self._execute, batch.calls, batch.kind != WRITE, self._database)
-        statuses = _SUCCESS if error is None else statuses_of_error(error)
-        if error is not None:
+        answers, error = submit(self._executes[batch.kind or SAFE], batch.calls, batch.kind != WRITE, self._database)
+        if error is None:
+            self._answered(batch.kind)
+            statuses = Statuses(Status.SUCCESS, Status.SUCCESS, self._connectivity, self._timeout)
+        else:
+            statuses = statuses_of_error(error)
             partial = any(answer is not error for answer in answers)
             statuses = statuses._replace(transport=Status.PARTIAL if partial else Status.FAILURE)
         self._connectivity = self._connectivity if statuses.connectivity is None else statuses.connectivity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -75,6 +76,18 @@ class Master:
             engine = self._engine = self._make_engine()
         return engine.execute(name, *arguments)
 
+    def execute_dirty(self, name: str, *arguments: Any) -> Any:
+        """Do a read at any node. Raises KeyspaceError only."""
+        if self._folder is not None:
+            return self.execute(name, *arguments)
+        return self.execute("at", "dirty", 0, None, (name, *arguments))[0]
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether a node leads, as far as this client knows."""
+        cluster = getattr(self._engine, "cluster", None)
+        return cluster is None or cluster.leader is not None
+
     def set_timeouts(self, *, global_ms: int | None = None, master_ms: int | None = None) -> None:
         """Change the times that the next calls have, in milliseconds. Raises ConfigurationError."""
         for name, timeout_ms in (("global timeout", global_ms), ("master timeout", master_ms)):
@@ -86,7 +99,29 @@ class Master:
 
     def find(self) -> int:
         """Which of the addresses serves, counted from 0; 0 for a folder. Raises KeyspaceError if none does."""
-        return 0 if self._folder is not None else self._meet()[0]
+        if self._folder is not None:
+            return 0
+        place, node = self._meet()
+        if node.cluster is None:
+            return place
+        # A node may believe in a leader that is gone: the one that answers a safe read leads.
+        leader = self.execute("at", "safe", 0, None, ("exists", 0, b"master"))[3]
+        for endpoint, index in zip(self._endpoints, range(len(self._endpoints)), strict=True):
+            with contextlib.suppress(TransportError):
+                if self._name_at(endpoint) == leader:
+                    return index
+        error = NoLeader(f"Node {leader} leads, and its address is none of this client's.")
+        error.reached = True
+        raise error
+
+    def _name_at(self, endpoint: Endpoint) -> str:
+        """Who listens at an address."""
+        cluster = getattr(self._engine, "cluster", None)
+        known: str | None = cluster.name_of(endpoint) if cluster is not None else None
+        if known is not None:
+            return known
+        timeout_ms = min(self.global_timeout_ms, _MEETING_MS_MAX)
+        return meet_node(endpoint, timeout_ms=timeout_ms, security=self._security).node
 
     def is_there(self, index: int) -> bool:
         """Whether the node at one of the addresses answers, now."""
