@@ -203,6 +203,12 @@ def _node(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
     return {"LOCATION": f"keyspace://127.0.0.1:{server.port}/0"}, server
 
 
+def _node_unix(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
+    data = workspace.folder(alias)
+    server = workspace.start_server(alias, lambda port: node_command(port, data))
+    return {"LOCATION": f"keyspace+unix://{data}/node.sock"}, server
+
+
 _DJANGO = (("django", "Django"),)
 _KEYSPACE = (*_DJANGO, ("lmdb", "lmdb"), ("msgpack", "msgpack"), ("django_keyspace", "django-keyspace"))
 
@@ -217,6 +223,13 @@ PEERS: tuple[Peer, ...] = (
         finish=_close_stores,
     ),
     Peer("node", "django-keyspace, one node over TCP", OURS, _node, (*_KEYSPACE, ("django_keyspace.node", "uvloop"))),
+    Peer(
+        "node-unix",
+        "django-keyspace, one node over its Unix socket",
+        OURS,
+        _node_unix,
+        (*_KEYSPACE, ("django_keyspace.node", "uvloop")),
+    ),
     Peer("locmem", "LocMemCache", LOCMEM, _locmem, _DJANGO),
     Peer("filebased", "FileBasedCache", FILEBASED, _filebased, _DJANGO, lists_folder=True),
     Peer("database", "DatabaseCache (SQLite)", DATABASE, _database, _DJANGO, lists_folder=True),
