@@ -15,12 +15,13 @@ Where a store's deadlines and evictions make records vanish, reads may be either
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.sim import calls, direct, model
 from tests.sim.history import NEVER, Event, History
+from tests.sim.narrow import SEARCHES
 from tests.sim.search import STEPS_MAX, Dead, Op, Search, Undecided
 
 SHOWN_MAX = 25
@@ -83,7 +84,7 @@ def check(
     evicting: bool = False,
     slack_us: int = 0,
     steps_max: int = STEPS_MAX,
-    search: Callable[..., Any] = Search,
+    searches: Sequence[type[Search]] = SEARCHES,
 ) -> Report:
     """Check a history.
 
@@ -92,7 +93,7 @@ def check(
         evicting: the store may evict records with the flag for that.
         slack_us: how much older than its bound or reported age a dirty read may be, in microseconds.
         steps_max: give up the search over a group of keys after so many steps.
-        search: the search itself; a test may put a broken one in its place.
+        searches: one after the other, until one finds an order; a test may put broken ones in their place.
     """
     events = list(history.events if isinstance(history, History) else history)
     report = Report(events=len(events))
@@ -108,16 +109,34 @@ def check(
         ops = _ops(part, begins)
         report.parts += 1
         report.largest = max(report.largest, len(ops))
-        running = search(ops, keys, evicting=evicting, steps_max=steps_max)
         try:
-            dead = running.run()
+            dead = _search(ops, keys, report, searches, evicting=evicting, steps_max=steps_max)
         except Undecided as reason:
             report.undecided.append(f"UNDECIDED, {reason}: {len(ops)} calls on {len(keys)} keys, {_names(keys)}")
         else:
             if dead is not None:
                 report.violations.append(Violation("order", _explain(dead, keys), dead.op.event))
-        report.steps += running.steps
     return report
+
+
+def _search(
+    ops: Sequence[Op], keys: Sequence[model.Address], report: Report, searches: Sequence[type[Search]], **settings: Any
+) -> Dead | None:
+    """Where the last search ended; None as soon as one has found an order."""
+    dead: Dead | None = None
+    for number, search in enumerate(searches, 1):
+        running = search(ops, keys, **settings)
+        try:
+            dead = running.run()
+        except Undecided:
+            if number == len(searches):
+                raise
+            continue
+        finally:
+            report.steps += running.steps
+        if dead is None:
+            return None
+    return dead
 
 
 def partition(events: Sequence[Event]) -> list[tuple[list[model.Address], list[Event]]]:

@@ -33,7 +33,7 @@ State = tuple[int, ...]
 Situations = dict[State, list[tuple[int, int]]]
 """The settled and used calls of each possible state, the best ones only."""
 
-STEPS_MAX: Final = 3_000_000
+STEPS_MAX: Final = 1_000_000
 
 
 class Undecided(Exception):
