@@ -19,7 +19,7 @@ from tests.sim.incidents import INCIDENTS
 from tests.sim.search import STEPS_MAX, Op, Search, Situations
 from tests.sim.small import small_history
 
-SMALL_HISTORIES = 2500
+SMALL_HISTORIES = 1800
 KEYS = (*toy.DRAW_KEYS, b"n1", b"n2")
 
 
