@@ -90,6 +90,8 @@ class Control:
         try:
             if call[0] == "node_status":
                 done(self.status())
+            elif call[0] == "node_digest":
+                self._digest(done)
             elif call[0] == "change_member":
                 self._change(call[1], call[2], done)
             else:
@@ -116,6 +118,11 @@ class Control:
             done(None)  # it leads already
         else:
             runtime.transfer(member, done)
+
+    def _digest(self, done: Callable[[tuple[int, bytes] | Exception], None]) -> None:
+        """Beside the loop, because all that is stored is read."""
+        parts = self._cluster().parts
+        parts.scheduler.in_thread("digest", parts.machine.digest_at, done)
 
     def _cluster(self) -> Runtime:
         if self.runtime is None:

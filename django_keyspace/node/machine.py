@@ -197,6 +197,10 @@ class Machine:
         """Of all that has to be equal on all nodes at an equal index."""
         return self.store.digest()
 
+    def digest_at(self) -> tuple[int, bytes]:
+        """The same behind the index that it is of. From any thread."""
+        return self.store.digest_at()
+
     # ------------------------------------------------------------------------------------------------ snapshots
 
     def copy(self) -> MachineCopy:

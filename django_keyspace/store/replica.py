@@ -267,7 +267,13 @@ class ReplicaStore(Store):
 
     def digest(self) -> bytes:
         """A digest of all content: see ``store/digest.py``."""
-        return self.look("digest", digest)
+        return self.digest_at()[1]
+
+    def digest_at(self) -> tuple[int, bytes]:
+        """The same behind the index that it is of. From any thread."""
+        return self.look(
+            "digest", lambda txn, environment: (environment.read_meta(txn).revision, digest(txn, environment))
+        )
 
     def _seen(self, txn: Any, environment: Environment, log_ms: int) -> WriteContext:
         """A context for those who only look."""
