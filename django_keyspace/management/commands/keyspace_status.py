@@ -69,9 +69,13 @@ def status_lines(answers: Answers) -> list[str]:
         return lines
     voters = sum(member["role"] == "voter" for member in known["members"])
     learners = len(known["members"]) - voters
-    parts = [f"{voters} voters"] + ([f"{learners} learners"] if learners else [])
+    parts = [_number(voters, "voter")] + ([_number(learners, "learner")] if learners else [])
     leader = f"{answers.leader.name} leads in term {known['term']}" if answers.leader else "nobody leads"
     return [f"Cluster {known['cluster']}: {', '.join(parts)}; {leader}.", *lines]
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _row(answer: Answer, answers: Answers) -> list[str]:
