@@ -284,6 +284,25 @@ def test_rule_36_a_snapshot_that_failed_is_sent_anew() -> None:
     assert bench.raft.status().peers["n3"].flow == "replicate"
 
 
+def test_rule_36_a_peer_that_lost_its_snapshot_is_found_out_without_new_entries() -> None:
+    """It said that it had it, and crashed before it was its log; nobody writes, so there is nothing to append."""
+    bench = leader_with_snapshot()
+    bench.work()
+    bench.raft.applied(6)
+    bench.raft.report_snapshot("n3", arrived=False)
+    bench.storage.compact(SnapshotMeta(6, bench.raft.term, bench.raft.membership))
+    bench.raft.step(AppendResponse("n1", "n3", bench.raft.term, False, 4, 1, 1))
+    assert [message.snapshot.index for message in bench.of(SnapshotRequest)] == [6]
+    bench.raft.report_snapshot("n3", arrived=True)
+    assert bench.work() == []
+    bench.tick()
+    bench.beat("n3")
+    (probe,) = [message for message in bench.of(AppendRequest) if message.to == "n3"]
+    assert (probe.prev_index, probe.entries) == (6, ())
+    bench.raft.step(AppendResponse("n1", "n3", bench.raft.term, False, 6, 1, 1))
+    assert len(bench.of(SnapshotRequest)) == 1
+
+
 def test_rule_37_a_snapshot_has_the_membership_of_its_index() -> None:
     cluster = Cluster()
     cluster.elect("n1")

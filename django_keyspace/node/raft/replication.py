@@ -37,7 +37,9 @@ def send_appends(state: State) -> None:
             send_append(state, peer, progress, with_entries=True)
         if progress.check:
             progress.check = False
-            if progress.flow is Flow.REPLICATE:
+            # Whoever is probed for a place at the log's end gets an empty one: it may have said that it took a snapshot, and
+            # have lost it before it was its log.
+            if progress.flow is Flow.REPLICATE or (progress.flow is Flow.PROBE and not progress.probing):
                 send_append(state, peer, progress, with_entries=False)
         commit = min(progress.match, committed)
         if commit > progress.sent_commit:
