@@ -13,7 +13,7 @@ from django.core.management.base import OutputWrapper
 from django_keyspace.management.diagnosis import Answer, Answers, lag_of, why_no_leader
 from django_keyspace.management.tables import duration, table
 
-HEADS: Final = ("node", "role", "term", "applied", "lag", "reads/s", "writes/s", "up", "process")
+HEADS: Final = ("node", "role", "term", "applied", "lag", "reads/s", "writes/s", "up", "pid")
 LINE_INTERVAL_S: Final = 30.0
 NOTHING: Final = "-"
 
@@ -56,7 +56,7 @@ class Picture:
 
     def __enter__(self) -> Self:
         if self._is_terminal:
-            self._live = _rich_live(self._stack)
+            self._live = _rich_live(self._stack, self._stream)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -119,20 +119,22 @@ class Picture:
         self._stream.flush()
 
 
-def _rich_live(stack: ExitStack) -> Any:
+def _rich_live(stack: ExitStack, stream: OutputWrapper) -> Any:
     """The live display of rich, if that is installed."""
     try:
-        live = importlib.import_module("rich.live")
+        live, console = importlib.import_module("rich.live"), importlib.import_module("rich.console")
     except ImportError:
         return None
-    return stack.enter_context(live.Live(auto_refresh=False, transient=False))
+    # Django's wrapper ends each piece with a new line.
+    file = getattr(stream, "_out", stream)
+    return stack.enter_context(live.Live(console=console.Console(file=file), auto_refresh=False))
 
 
 def _rich_table(title: str, rows: list[list[str]], reasons: list[str]) -> Any:
     tables = importlib.import_module("rich.table")
     found = tables.Table(title=title, caption="\n".join(reasons) or None)
     for head in HEADS:
-        found.add_column(head, justify="left" if head in ("node", "role") else "right")
+        found.add_column(head, justify="left" if head in ("node", "role") else "right", no_wrap=True)
     styles = {"leader": "bold green", "down": "bold red"}
     for row in rows:
         found.add_row(*row, style=styles.get(row[1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from django_keyspace.exceptions import ConfigurationError
 PLAN_FILE: Final = "cluster.json"
 PLAN_FORMAT: Final = 1
 HOST: Final = "127.0.0.1"
+PORTS: Final = range(10_240, 32_000)
+"""Below those that systems give to outgoing connections: a node that was stopped needs its port again."""
 STOP_TIMEOUT_S: Final = 20.0
 LOG_LINES_SHOWN: Final = 5
 
@@ -83,11 +86,14 @@ def _read_plan(file: Path) -> dict[str, str]:
 
 def _free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return sorted(one.getsockname()[1] for one in sockets)
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, 200):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            found.append(port)
+        if len(found) == count:
+            return sorted(found)
+    raise ConfigurationError(f"There are no {count} free ports on this machine. Nothing was changed.")
 
 
 class LocalNode:

@@ -116,7 +116,7 @@ class Command(BaseCommand):
             while True:
                 if not quiet:
                     processes = {
-                        node.name: str(node.pid) if node.exit_code is None else f"ended with {node.exit_code}"
+                        node.name: str(node.pid) if node.exit_code is None else f"exit {node.exit_code}"
                         for node in cluster.nodes
                     }
                     picture.show(ask_all(place, ASK_TIMEOUT_MS), processes)
