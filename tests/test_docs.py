@@ -48,6 +48,7 @@ EXECUTED = [
     "docs/models.md",
     "docs/scripts.md",
     "docs/settings.md",
+    "docs/consistency.md",
     "docs/durability.md",
 ]
 

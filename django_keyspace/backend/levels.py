@@ -7,6 +7,7 @@ answers happens to have. An embedded store and a single node have one state, and
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,6 +77,10 @@ class Seen:
 process = Seen()
 """What this process has seen."""
 _current: ContextVar[Seen | None] = ContextVar("django_keyspace_session", default=None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=process.after_fork)
 
 
 def note_seen(cluster: str, index: int) -> None:

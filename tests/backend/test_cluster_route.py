@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -518,7 +519,7 @@ def test_every_call_ends_in_time_with_an_answer_or_an_error_that_fits(
     world = World(a, b, c, leader=None)
     for call in calls:
         done = world.done
-        outcome = outcome_of(lambda: world.run(*call, timeout_ms=3000, leader_timeout_ms=leader_timeout_ms))
+        outcome = outcome_of(partial(world.run, *call, timeout_ms=3000, leader_timeout_ms=leader_timeout_ms))
         sent = [ask for ask in world.asks if ask.name == "once"]
         assert len({ask.arguments[:2] for ask in sent}) <= 1
         if call[0] in CHANGES:

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -199,7 +198,7 @@ def test_what_keyspaces_client_says_of_a_minority(cluster: RunningCluster) -> No
             node.kill()
     try:
         client.set_master_timeout(1_500)
-        for call in (lambda: client.set("k", "w"), lambda: client.get("k"), lambda: client.list_keys()):
+        for call in (lambda: client.set("k", "w"), lambda: client.get("k"), client.list_keys):
             assert call() is None
             assert statuses(client) == ("NOSERVICE", "FAILURE", "NOMASTER", "MASTER_TIMEOUT")
         assert client.get_master() == -201
