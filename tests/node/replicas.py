@@ -272,11 +272,15 @@ class Cluster:
 
     def carry(self, sender: str, to: str, frame: tuple[Any, ...]) -> None:
         if not self.drops(sender.partition(".")[0], to.partition(".")[0], frame):
-            self.world.at(MS, None, self._arrive, sender, to, frame)
+            self.world.at(MS, None, self.arrive, sender, to, frame)
 
-    def _arrive(self, sender: str, to: str, frame: tuple[Any, ...]) -> None:
+    def arrive(self, sender: str, to: str, frame: tuple[Any, ...]) -> None:
         node = self.nodes.get(to.partition(".")[0])
-        if node is not None and node.is_up and node.id == to:
+        if node is None or node.life is None or node.id != to:
+            return
+        if node.life.paused:
+            self.world.at(0, node.life, self.arrive, sender, to, frame)  # it waits in the socket
+        else:
             node.runtime.receive(sender, [frame])
 
     def cut(self, *names: str) -> None:
