@@ -133,7 +133,8 @@ class ClientConnection(asyncio.Protocol):
             self._serve_backlog()
             self.leave(error)
             return
-        if len(bodies) == 1 and not self._backlog and self._may_serve():
+        may_serve = self._may_serve() if self._in_flight else not self._writing_paused
+        if may_serve and len(bodies) == 1 and not self._backlog:
             # What nearly always comes.
             try:
                 frame = self._serve(bodies[0])
