@@ -113,7 +113,7 @@ class Call:
         self.is_over = False
         self.was_sent = False
         random = client.random
-        self.deadline_us = self.world.now_us + (deadline_ms or random.choice((2_000, 5_000, 9_000))) * 1000
+        self.deadline_us = self.world.now_us + (deadline_ms or random.choice((800, 2_000, 5_000, 9_000))) * 1000
         self.patience_us = random.choice((300, 1_000, 2_000)) * 1000
         self.staleness_ms = random.choice((None, None, 300)) if wish.level in ("session", "dirty") else None
         level = "safe" if self.is_write else wish.level

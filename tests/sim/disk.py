@@ -253,6 +253,11 @@ class SimDisk:
         """Whether there is such a file, without an operation of the disk."""
         return self._find(name) is not None
 
+    def names(self, folder: str) -> list[str]:
+        """The names in a folder, without an operation of the disk."""
+        node = self._find(folder)
+        return sorted(node.live) if isinstance(node, _Folder) else []
+
     def used_size(self, name: str) -> int:
         """How much of a file is not zeros at its end, in bytes."""
         file = self._find(name)

@@ -139,27 +139,37 @@ class Spirit:
         return self._end(self.some(), "kill")
 
     def kill_writing(self) -> bool:
-        """In the middle of a write, or of whatever its disks are asked to do next."""
-        return self._end(self.leader() if self.random.random() < 0.5 else self.some(), "kill", writing=True)
+        return self._doom("kill")
 
     def power_cut(self) -> bool:
         return self._end(self.some(), "power_cut")
 
     def power_cut_writing(self) -> bool:
+        return self._doom("power_cut")
+
+    def power_cut_somewhere(self) -> bool:
+        """The power goes out in the course of one of the next operations of a disk, whatever it is for."""
+        node = self.some()
+        if node is None:
+            return False
+        if self.random.random() < 0.7:
+            node.disk.cut_power_after(self.random.randrange(12))
+        else:
+            node.store_disk.cut_after = self.random.randrange(8)
+        return True
+
+    def _doom(self, how: str) -> bool:
+        """A node ends in the middle of its next write to the journal."""
         node = self.leader() if self.random.random() < 0.5 else self.some()
-        if node is not None and self.random.random() < 0.6:
-            # The power goes out in the course of one of the next operations, whatever it is for.
-            if self.random.random() < 0.7:
-                node.disk.cut_power_after(self.random.randrange(12))
-            else:
-                node.store_disk.cut_after = self.random.randrange(8)
-            return True
-        return self._end(node, "power_cut", writing=True)
+        if node is None:
+            return False
+        node.doom = lambda: self._end(node, how, writing=True)
+        return True
 
     def _end(self, node: SimNode | None, how: str, writing: bool = False) -> bool:
         if node is None:
             return False
-        operations = self.random.randrange(4) if writing else None
+        operations = self.random.randrange(3) if writing else None
         if how == "kill":
             node.kill(operations)
             self.cluster.start_later(node)
@@ -202,12 +212,11 @@ class Spirit:
 
         def stop(error: KeyspaceError | None) -> None:
             # Not at once: that would be in the middle of the runtime's own work.
-            self.world.at(1_000, None, end)
+            self.world.at(1_000, life, end)
 
         def end() -> None:
-            if life is not None and node.life is life and not life.paused:
-                node.shut_down()
-                self.cluster.start_later(node)
+            node.shut_down()
+            self.cluster.start_later(node)
 
         node.runtime.stop_leading(stop)
         return True
@@ -262,7 +271,7 @@ class Spirit:
         node = self.some()
         if node is None or not self.cluster.may_lose(node):
             return False
-        names = [f"{folder}/{name}" for folder in ("journal", "snapshots") for name in node.disk.list(folder)]
+        names = [f"{folder}/{name}" for folder in ("journal", "snapshots") for name in node.disk.names(folder)]
         if not names:
             return False
         name = self.random.choice(names)
@@ -346,4 +355,5 @@ class Spirit:
             node.free_disk()
             node.disk.calm()
             node.store_disk.cut_after = None
+            node.doom = None
             node.resume()

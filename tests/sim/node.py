@@ -86,6 +86,7 @@ class SimNode:
         runtime: what runs in it.
         trouble: why the node cannot start again, and has to be wiped; empty if it can.
         is_removed: whether the node is no member any more, and rests.
+        doom: what happens to it in the middle of its next write to the journal.
     """
 
     def __init__(self, cluster: SimCluster, host: str, membership: Membership | None) -> None:
@@ -109,6 +110,7 @@ class SimNode:
         self.slow_disk = False
         self.slow_apply = False
         self.is_removed = False
+        self.doom: Callable[[], object] | None = None
         self.wipe(membership)
 
     # --- Identity and disks -------------------------------------------------------------------------------------------
@@ -232,10 +234,13 @@ class SimNode:
         """A clean end, at once."""
         runtime = self.runtime
         runtime.stop()
-        self.writer.stop()
-        runtime.parts.journal.close()
-        self.machine.close(clean=True)
-        self.machine = None
+        try:
+            self.writer.stop()
+            runtime.parts.journal.close()
+            self.machine.close(clean=True)
+            self.machine = None
+        except DiskFailed as error:
+            self.world.note(self.host, f"could not stop in good order: {error}")
         self._end("stopped")
         self.disk.kill()
 
@@ -262,6 +267,7 @@ class SimNode:
         assert life is not None
         life.dead = True
         life.deferred = []
+        self.doom = None
         self.store_disk.cut_after = None
         runtime, self.runtime = self.runtime, None
         machine, self.machine = self.machine, None
@@ -283,6 +289,9 @@ class SimNode:
 
     def _write_delay_us(self) -> int:
         delay_us = 80 + int(self.random.random() ** 3 * 1_500)
+        if self.doom is not None:
+            doom, self.doom = self.doom, None
+            self.world.at(40, self.life, doom)
         if self.slow_disk and self.random.random() < 0.3:
             self.disk.counts["slow"] += 1
             delay_us += int(self.random.random() ** 2 * 2_500_000)

@@ -31,7 +31,7 @@ class Profile:
 
 NETWORK = {"partition": 3.0, "one_way": 2.0, "partial": 2.0, "isolate_leader": 3.0, "slow_link": 1.0, "break_link": 2.0}
 PROCESS = {"kill": 3.0, "kill_writing": 2.0, "pause": 3.0, "pause_leader": 3.0, "all_down": 0.5, "shutdown": 1.0}
-POWER = {"power_cut": 3.0, "power_cut_writing": 4.0, "all_power_cut": 0.6}
+POWER = {"power_cut": 2.0, "power_cut_writing": 5.0, "power_cut_somewhere": 2.0, "all_power_cut": 0.6}
 DISK = {"eio_write": 1.5, "eio_sync": 2.0, "eio_read": 1.0, "enospc": 2.0, "slow_disk": 3.0, "bit_flip": 1.5}
 CLOCK = {"drift": 2.0, "wall_jump": 3.0}
 MEMBERS = {"transfer": 3.0, "stop_leading": 1.0, "grow": 2.0, "shrink": 2.0, "wipe": 1.5}
@@ -121,7 +121,7 @@ def draw(random: Random, name: str | None = None) -> Plan:
         clients=random.randint(2, 5),
         think_ms=random.choice((60, 150, 300)),
         leases=leases,
-        drift_max=0.04 if leases else random.choice((0.0, 0.01, 0.2)),
+        drift_max=0.04 if leases else random.choice((0.0, 0.2, 0.35)),
         snapshot_entries=random.choice((15, 40, 100, 100_000)),
         tail_entries=random.choice((0, 5, 30)),
         segment_bytes=random.choice((16, 32, 64)) * 1024,
