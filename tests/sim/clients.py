@@ -59,13 +59,13 @@ class SimClient:
         under_way: calls that have not ended.
     """
 
-    def __init__(self, cluster: SimCluster, name: str, threads: int, think_ms: int, tight: bool) -> None:
+    def __init__(self, cluster: SimCluster, name: str, threads: int, think_ms: int) -> None:
         self.cluster = cluster
         self.world = cluster.world
         self.name = name
         self.random = cluster.world.random(f"client/{name}")
         self.workload = (
-            Workload(cluster.world.random("workload"), tight) if not cluster.clients else cluster.clients[0].workload
+            cluster.clients[0].workload if cluster.clients else Workload(cluster.world.random("workload"), cluster.plan)
         )
         self.sessions = real.Sessions()
         self.hint: str | None = None
@@ -114,7 +114,7 @@ class Call:
         self.was_sent = False
         random = client.random
         self.deadline_us = self.world.now_us + (deadline_ms or random.choice((800, 2_000, 5_000, 9_000))) * 1000
-        self.patience_us = random.choice((300, 1_000, 2_000)) * 1000
+        self.patience_us = random.choice((300, 1_000, 2_000, 7_000)) * 1000
         self.staleness_ms = random.choice((None, None, 300)) if wish.level in ("session", "dirty") else None
         level = "safe" if self.is_write else wish.level
         self.min_index = client.seen_index if level == "session" else 0

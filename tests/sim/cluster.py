@@ -102,7 +102,7 @@ class SimCluster:
         self.operator = Operator(self)
         for number in range(1, self.plan.clients + 1):
             threads = self.random.choice((1, 1, 2))
-            self.clients.append(SimClient(self, f"c{number}", threads, self.plan.think_ms, self.plan.tight))
+            self.clients.append(SimClient(self, f"c{number}", threads, self.plan.think_ms))
         self.spirit = Spirit(self)
 
     def heal(self) -> None:

@@ -17,7 +17,7 @@ from django_keyspace.node.raft import BadMessage, Membership, SnapshotMeta
 from tests.sim.clock import SimClock
 from tests.sim.disk import PowerCut, SimDisk
 from tests.sim.process import SimScheduler, SimWriter
-from tests.sim.world import Life, Violated
+from tests.sim.world import Event, Life, Violated
 
 if TYPE_CHECKING:
     from tests.sim.cluster import SimCluster
@@ -254,7 +254,20 @@ class SimNode:
         """SIGCONT."""
         if self.life is not None and self.life.paused:
             self.world.note(self.host, f"goes on, {len(self.life.deferred)} things are waiting")
-            self.world.wake(self.life, frames_first=self.random.random() < 0.5)
+            self.world.wake(self.life, self._after_pause)
+
+    def _after_pause(self, events: list[Event]) -> list[Event]:
+        """In which order a process finds what waited: timers, clients and peers have no order among each other. And after a long
+        while the others have given up its connections: what they had sent is lost.
+        """
+        order = self.random.choice((None, ("arrive", "handled"), ("handled", "arrive")))
+        if self.random.random() < 0.4:
+            lost = [event for event in events if _name(event) == "arrive"]
+            self.world.counts["lost_while_stopped"] += len(lost)
+            events = [event for event in events if _name(event) != "arrive"]
+        if order is None:
+            return events
+        return sorted(events, key=lambda event: order.index(_name(event)) if _name(event) in order else 2)
 
     def _cut_write(self, writing: int | None) -> None:
         if writing is not None and self.writer is not None and self.writer.is_writing:
@@ -343,3 +356,7 @@ class SimNode:
         """There is room again."""
         self.disk.capacity_bytes = 2**40
         self.store_disk.is_full = False
+
+
+def _name(event: Event) -> str:
+    return getattr(event.function, "__name__", "")

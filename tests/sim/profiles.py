@@ -79,6 +79,7 @@ class Plan:
         segment_bytes: of a journal file.
         max_bytes: the store's soft limit.
         tight: clients write large values, so that the store is full now and then.
+        timed: clients mostly write and read values with timeouts.
         digest_every: how many entries there are between two comparisons of whole stores.
         session_ms: how long a session lives after its last use.
         append_entries, inflight, entries_max, apply_here_bytes: limits of the core and the runtime.
@@ -96,6 +97,7 @@ class Plan:
     segment_bytes: int
     max_bytes: int
     tight: bool
+    timed: bool
     digest_every: int
     session_ms: int
     append_entries: int
@@ -127,6 +129,7 @@ def draw(random: Random, name: str | None = None) -> Plan:
         segment_bytes=random.choice((16, 32, 64)) * 1024,
         max_bytes=2**20 if tight else 2**24,
         tight=tight,
+        timed=random.random() < 0.12,
         digest_every=random.choice((5, 20)),
         session_ms=random.choice((4_000, 3_600_000, 3_600_000)),
         append_entries=random.choice((1, 4, 1024)),

@@ -1,4 +1,4 @@
-"""Fixed seeds of the simulated cluster, each kind of fault among them; the same seed, the same trace; and the simulator's own parts."""
+"""Fixed seeds of the simulated cluster, each kind of fault among them; the same seed, the same trace; the simulator's parts."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def test_what_comes_while_a_process_is_stopped_waits_for_it() -> None:
     world.at(6, life, seen.append, "b")
     world.run_until(10)
     assert seen == []
-    world.wake(life, frames_first=False)
+    world.wake(life, lambda events: events[::-1])
     world.run_until(10)
-    assert seen == ["a", "b"]
+    assert seen == ["b", "a"]
 
 
 def test_sources_of_chance_are_told_apart_by_name() -> None:

@@ -1,7 +1,8 @@
 """What clients ask for: operations of every kind over few keys, so that they meet.
 
 Keys by their first letter: ``k`` and ``p`` anything, ``c`` counters (only ever added to), ``a`` an account of appended
-numbers (only ever appended to), ``t`` values with timeouts, ``e`` what may be evicted, ``n`` large values that may not. Every value is written once.
+numbers (only ever appended to), ``t`` values with timeouts, ``e`` what may be evicted, ``n`` large values that may not. Every
+value is written once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from random import Random
 
 from django_keyspace.operations import Call
 from django_keyspace.store.record import Flag, Tag
+from tests.sim.profiles import Plan
 
 PLAIN = (b"k0", b"k1", b"k2", b"p0", b"p1")
 COUNTERS = (b"c0", b"c1")
@@ -41,10 +43,10 @@ class Workload:
 
     Arguments:
         random: decides.
-        tight: whether the store is to be filled.
+        plan: whether the store is to be filled, or clients are after what expires.
     """
 
-    def __init__(self, random: Random, tight: bool) -> None:
+    def __init__(self, random: Random, plan: Plan) -> None:
         self._random = random
         self._number = 0
         makers: list[tuple[float, Callable[[], Wish]]] = [
@@ -53,7 +55,9 @@ class Workload:
             (0.7, self._atomic), (2, self._timed), (10, self._get), (2, self._get_many), (2, self._get_timed),
             (0.4, self._refused), (0.3, self._kept_large), (1, self._get_counter),
         ]  # fmt: skip
-        if tight:
+        if plan.timed:
+            makers += [(15, self._timed), (40, self._get_timed)]
+        if plan.tight:
             makers += [(10, self._large), (1, self._drop_large), (3, self._bulky), (0.3, self._drop_bulky)]
         self._weights = [weight for weight, _ in makers]
         self._makers = [maker for _, maker in makers]

@@ -124,17 +124,15 @@ class World:
             self._happen(event)
         self.now_us = max(self.now_us, end_us)
 
-    def wake(self, life: Life, frames_first: bool) -> None:
+    def wake(self, life: Life, sort: Callable[[list[Event]], list[Event]]) -> None:
         """A stopped process goes on: what waited for it happens now.
 
         Arguments:
-            frames_first: what came from the network is looked at before the timers that ran out.
+            sort: takes what waited, and gives what happens of it, in order.
         """
         life.paused = False
         events, life.deferred = life.deferred, []
-        if frames_first:
-            events.sort(key=lambda event: getattr(event.function, "__name__", "") != "arrive")
-        for event in events:
+        for event in sort(events):
             self._serial += 1
             heappush(self._heap, (self.now_us, self._serial, event))
 
