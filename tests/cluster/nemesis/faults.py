@@ -1,0 +1,350 @@
+"""What may happen to a cluster. Each fault makes its trouble, waits for its effect, and leaves a whole cluster behind."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.testing import RunningNode
+from django_keyspace.testing.cluster import await_found
+
+from .place import Place
+from .verify import Broken
+from .wires import CLIENTS
+
+TROUBLE_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Scene:
+    """What a fault works with.
+
+    Attributes:
+        place: the cluster.
+        random: of its choices.
+    """
+
+    place: Place
+    random: Random
+
+    def leader(self) -> str:
+        """Who leads."""
+        return self.place.leader_name()
+
+    def others(self, name: str) -> list[str]:
+        """All but one, in any order."""
+        found = [other for other in self.place.nodes if other != name]
+        self.random.shuffle(found)
+        return found
+
+    def node(self, name: str) -> RunningNode:
+        """A node's process."""
+        return self.place.nodes[name]
+
+    def linger(self, least_s: float = 0.1, most_s: float = 0.6) -> None:
+        """Let it be like that for a moment: how long the trouble lasts is part of it."""
+        time.sleep(self.random.uniform(least_s, most_s))
+
+    def successor(self, name: str) -> str:
+        """Wait until another node leads, and serves."""
+        return self.place.leader_name(other_than=name)
+
+    @contextlib.contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """A node does nothing, as in a pause of its whole machine."""
+        self.node(name).send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.node(name).send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def cut(self, *directions: tuple[str, str]) -> Iterator[None]:
+        """Nothing passes in these directions."""
+        self.place.wires.hold(directions)
+        try:
+            yield
+        finally:
+            self.place.wires.release()
+
+    def follows(self, name: str) -> None:
+        """Wait until a node knows that another one leads."""
+
+        def look() -> bool | None:
+            status = self.place.status(name)
+            return (status is not None and status["leader"] not in (None, name)) or None
+
+        if await_found(look, TROUBLE_TIMEOUT_S) is None:
+            raise Broken(f"{name} does not follow anybody: {self.place.status(name)}")
+
+
+def both(one: str, other: str) -> list[tuple[str, str]]:
+    """Both directions between two."""
+    return [(one, other), (other, one)]
+
+
+# --- Ends of processes
+
+
+def kill_leader(scene: Scene) -> None:
+    name = scene.leader()
+    scene.node(name).kill()
+    scene.successor(name)
+    scene.node(name).start()
+
+
+def kill_leader_again_and_again(scene: Scene) -> None:
+    for _ in range(3):
+        name = scene.leader()
+        scene.node(name).kill()
+        scene.node(name).start()
+
+
+def kill_follower(scene: Scene) -> None:
+    name = scene.others(scene.leader())[0]
+    scene.node(name).kill()
+    scene.linger()
+    scene.node(name).start()
+
+
+def kill_most(scene: Scene) -> None:
+    most = len(scene.place.nodes) // 2 + 1
+    for name in scene.others("")[:most]:
+        scene.node(name).kill()
+    scene.linger()
+    scene.place.start()
+
+
+def kill_all(scene: Scene) -> None:
+    for name in scene.others(""):
+        scene.node(name).send_signal(signal.SIGKILL)
+    for name in scene.place.nodes:
+        scene.node(name).kill()
+    scene.place.start()
+
+
+def restart_each(scene: Scene) -> None:
+    """What an upgrade does. It shows in no answer: `test_nemesis.py` holds clients against that."""
+    for name in scene.others(""):
+        if scene.node(name).stop() != 0:
+            raise Broken(f"{name} did not end in good order: {scene.node(name).errors()[-2000:]}")
+        scene.node(name).start()
+        _caught_up(scene, name)
+
+
+def _caught_up(scene: Scene, name: str) -> None:
+    """Wait until a node has about what the leader has, as whoever upgrades a cluster has to."""
+
+    def look() -> bool | None:
+        leader = scene.place.status(scene.leader())
+        own = scene.place.status(name)
+        if leader is None or own is None or own["leader"] is None:
+            return None
+        return own["applied"] >= leader["commit"] - 100 or None
+
+    if await_found(look, TROUBLE_TIMEOUT_S) is None:
+        raise Broken(f"{name} does not catch up: {scene.place.status(name)}")
+
+
+def hand_over(scene: Scene) -> None:
+    name = scene.leader()
+    with contextlib.suppress(KeyspaceError):  # nobody may be near enough just now
+        scene.place.ask(name, "transfer_leadership", None)
+
+
+# --- Pauses
+
+
+def freeze_leader(scene: Scene) -> None:
+    """For longer than an election takes: another one leads, and this one does not know it when it wakes up."""
+    name = scene.leader()
+    with scene.frozen(name):
+        scene.successor(name)
+        scene.linger()
+
+
+def freeze_leader_briefly(scene: Scene) -> None:
+    with scene.frozen(scene.leader()):
+        scene.linger(0.05, 0.5)
+
+
+def freeze_follower(scene: Scene) -> None:
+    with scene.frozen(scene.others(scene.leader())[0]):
+        scene.linger(0.5, 1.5)
+
+
+def freeze_all(scene: Scene) -> None:
+    with contextlib.ExitStack() as stack:
+        for name in scene.others(""):
+            stack.enter_context(scene.frozen(name))
+        scene.linger(0.5, 1.0)
+
+
+# --- Networks
+
+
+def cut_off_leader(scene: Scene) -> None:
+    """From the other nodes; clients still reach it."""
+    name = scene.leader()
+    with scene.cut(*(way for other in scene.others(name) for way in both(name, other))):
+        scene.successor(name)
+        scene.linger()
+
+
+def cut_off_leader_from_all(scene: Scene) -> None:
+    name = scene.leader()
+    with scene.cut(*(way for other in [CLIENTS, *scene.others(name)] for way in both(name, other))):
+        scene.successor(name)
+        scene.linger()
+
+
+def deafen_leader(scene: Scene) -> None:
+    """The others hear it and it does not hear them: it must not go on to lead."""
+    name = scene.leader()
+    with scene.cut(*((other, name) for other in scene.others(name))):
+        scene.successor(name)
+        scene.linger()
+
+
+def mute_leader(scene: Scene) -> None:
+    """It hears the others, and they do not hear it."""
+    name = scene.leader()
+    with scene.cut(*((name, other) for other in scene.others(name))):
+        scene.successor(name)
+        scene.linger()
+
+
+def deafen_follower(scene: Scene) -> None:
+    """It stands for election again and again, and must not depose a leader whom the others hear."""
+    name = scene.others(scene.leader())[0]
+    with scene.cut(*((other, name) for other in scene.others(name))):
+        scene.linger(1.0, 2.0)
+
+
+def cut_one_pair(scene: Scene) -> None:
+    """Leader and one follower do not reach each other, and everybody else reaches both."""
+    name = scene.leader()
+    with scene.cut(*both(name, scene.others(name)[0])):
+        scene.linger(1.0, 2.0)
+
+
+def cut_everywhere(scene: Scene) -> None:
+    names = scene.others("")
+    with scene.cut(*((one, other) for one in names for other in names)):
+        scene.linger(1.0, 2.0)
+
+
+# --- Several at once
+
+
+def freeze_leader_and_kill_follower(scene: Scene) -> None:
+    name = scene.leader()
+    other = scene.others(name)[0]
+    with scene.frozen(name):
+        scene.node(other).kill()
+        scene.linger(0.5, 1.0)
+    scene.node(other).start()
+
+
+def kill_leader_of_a_cut_cluster(scene: Scene) -> None:
+    name = scene.leader()
+    other = scene.others(name)[0]
+    with scene.cut(*((one, other) for one in scene.others(other))):
+        scene.node(name).kill()
+        scene.linger(0.5, 1.0)
+    scene.node(name).start()
+
+
+def restart_under_a_frozen_follower(scene: Scene) -> None:
+    leader = scene.leader()
+    one, *_ = scene.others(leader)
+    with scene.frozen(one):
+        scene.node(leader).kill()
+        scene.node(leader).start()
+
+
+# --- Disks
+
+
+def wipe_follower(scene: Scene) -> None:
+    """Its folder is gone; it joins again as a learner, and is promoted once it has everything."""
+    place = scene.place
+    name = scene.others(scene.leader())[0]
+    scene.node(name).kill()
+    for item in scene.node(name).data.iterdir():
+        shutil.rmtree(item) if item.is_dir() else item.unlink()
+    place.rejoin(name)
+
+    def promoted() -> bool | None:
+        leader = scene.leader()
+        with contextlib.suppress(KeyspaceError):
+            place.ask(leader, "change_member", "promote", name)
+            return True
+        status = place.status(leader)
+        members = status["members"] if status is not None else []
+        return any(member["name"] == name and member["role"] == "voter" for member in members) or None
+
+    if await_found(promoted, TROUBLE_TIMEOUT_S) is None:
+        raise Broken(f"{name} could not be promoted: {place.status(scene.leader())}")
+
+
+def fill_disk_of_leader(scene: Scene) -> None:
+    name = scene.leader()
+    with _filled(scene, name):
+        scene.successor(name)
+        scene.linger()
+
+
+def fill_disk_of_follower(scene: Scene) -> None:
+    name = scene.others(scene.leader())[0]
+    with _filled(scene, name):
+        scene.linger(0.5, 1.0)
+
+
+@contextlib.contextmanager
+def _filled(scene: Scene, name: str) -> Iterator[None]:
+    """A node's small disk has no room."""
+    filler = Path(scene.place.disks[name]) / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"\0" * 65_536)
+        _await_full(scene, name, True, filler)
+        yield
+    finally:
+        filler.unlink()
+    _await_full(scene, name, False, filler)
+
+
+def _await_full(scene: Scene, name: str, is_full: bool, filler: Path) -> None:
+    def look() -> bool | None:
+        status = scene.place.status(name)
+        if is_full and (status is None or not status["is_full"]):
+            with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\0" * 4096)  # a file that was removed meanwhile has made some room
+        return (status is not None and status["is_full"] is is_full) or None
+
+    if await_found(look, TROUBLE_TIMEOUT_S) is None:
+        raise Broken(f"{name} with {'a full disk' if is_full else 'room again'} says {scene.place.status(name)}")
+
+
+Fault = Callable[[Scene], None]
+FAULTS: dict[str, Fault] = {
+    fault.__name__: fault
+    for fault in (
+        kill_leader, kill_leader_again_and_again, kill_follower, kill_most, kill_all, restart_each, hand_over,
+        freeze_leader, freeze_leader_briefly, freeze_follower, freeze_all, cut_off_leader, cut_off_leader_from_all,
+        deafen_leader, mute_leader, deafen_follower, cut_one_pair, cut_everywhere, freeze_leader_and_kill_follower,
+        kill_leader_of_a_cut_cluster, restart_under_a_frozen_follower, wipe_follower, fill_disk_of_leader, fill_disk_of_follower,
+    )
+}  # fmt: skip
+NEED_DISKS = ("fill_disk_of_leader", "fill_disk_of_follower")
+"""Faults for a cluster whose nodes have small disks of their own."""
