@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 SELDOM_S: Final = 60.0
+_REMEMBERED_MAX: Final = 1_000
 
 
 class JsonFormatter(logging.Formatter):
@@ -53,6 +54,8 @@ class SeldomLog:
         if now_s - said_s < self._interval_s:
             self._said[about] = said_s, hidden + 1
             return
+        if len(self._said) >= _REMEMBERED_MAX:
+            self._said.clear()
         self._said[about] = now_s, 0
         self._logger.log(level, "%s%s", sentence, f" ({hidden} more times meanwhile)" if hidden else "")
 

@@ -4,42 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from django_keyspace import __version__
 from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.node.clustered import ClusterNode
+from django_keyspace.node.control import describe_cluster
 from django_keyspace.node.http import Pages
 from django_keyspace.node.metrics import Metrics, process_figures
-from django_keyspace.node.log import LocalLog
 from django_keyspace.node.server import Server
 from django_keyspace.store import Store
 
 _LAG_INTERVAL_S: Final = 0.5
 
 
-def pages_of(server: Server, store: Store, log: LocalLog) -> Pages:
-    """The pages of a node."""
+def pages_of(server: Server, current: Callable[[], Store], cluster: ClusterNode | None = None) -> Pages:
+    """The pages of a node.
+
+    Arguments:
+        server: the node's server.
+        current: gives the store that counts now.
+        cluster: the node's part in a cluster, None if it runs alone.
+    """
 
     def not_ready() -> str | None:
         if server.draining:
             return "The node is shutting down."
         try:
-            store.read("status")
+            server.store.read("status")
         except KeyspaceError as error:
             return f"The store cannot be read: {error}"
-        return None
+        return cluster.not_ready() if cluster is not None else None
 
     def gauges() -> dict[str, float]:
         return {
             "connections": len(server.connections),
-            "pending_writes": log.pending_calls,
-            "pending_write_bytes": log.pending_bytes,
+            "pending_writes": server.log.pending_calls,
+            "pending_write_bytes": server.log.pending_bytes,
             "ready": 0 if not_ready() else 1,
             **process_figures(),
         }
 
+    def figures() -> dict[str, Any] | None:
+        """Of its part in the cluster."""
+        if cluster is None:
+            return None
+        return describe_cluster(cluster.runtime, cluster.peers.connected(), cluster.peers.entry_versions)
+
     def metrics() -> str:
-        return server.metrics.text(gauges(), store.read("status"), store.counters.as_dict())
+        return server.metrics.text(gauges(), server.store.read("status"), current().counters.as_dict(), figures())
 
     def status() -> dict[str, Any]:
         config, counted = server.config, server.metrics
@@ -48,15 +62,16 @@ def pages_of(server: Server, store: Store, log: LocalLog) -> Pages:
             "release": __version__,
             "process": os.getpid(),
             "uptime_s": round(counted.uptime_s, 3),
-            "durability": config.durability,
+            "durability": config.durability if cluster is None else "majority",
             "secret": config.secret is not None,
             "tls": config.tls_cert is not None,
             **gauges(),
+            **({"cluster": figures()} if cluster is not None else {}),
             "requests": dict(counted.requests),
             "errors": dict(counted.errors),
             "connections_refused": dict(counted.refused),
-            "store": store.read("status"),
-            "store_counters": store.counters.as_dict(),
+            "store": server.store.read("status"),
+            "store_counters": current().counters.as_dict(),
         }
 
     return Pages(not_ready, metrics, status)

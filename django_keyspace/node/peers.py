@@ -28,6 +28,7 @@ from django_keyspace.exceptions import (
     KeyspaceError,
     NoConnection,
     NodeRemoved,
+    NoLeader,
     NotLeader,
     PeerRefused,
     ProtocolError,
@@ -35,11 +36,11 @@ from django_keyspace.exceptions import (
 from django_keyspace.node.config import parse_listen
 from django_keyspace.node.greeting import ASK, LINK, Accepting, Dialling, PeerHello
 from django_keyspace.node.identity import addresses_of, name_of
+from django_keyspace.node.incoming import RAFT
 from django_keyspace.node.links import APPENDS, SNAPSHOTS, URGENT, PeerLink
 from django_keyspace.node.logs import SeldomLog
 from django_keyspace.node.raft import AppendRequest, BadMessage, Membership
 from django_keyspace.node.raft.messages import code_of
-from django_keyspace.node.runtime import RAFT
 from django_keyspace.node.snapshot_keeper import CHUNK
 
 logger = logging.getLogger("django_keyspace.node")
@@ -199,6 +200,8 @@ class Peers:
             return
         if peer.purpose != LINK:
             raise ProtocolError(f"Node {own.name} does not know the purpose {peer.purpose!r:.40}.")
+        if own.cluster is None:
+            raise NoLeader(f"Node {own.name} is in no cluster yet.")
         if peer.cluster != own.cluster:
             raise PeerRefused(
                 f"Node {own.name} is of cluster {own.cluster}, and node {name} of {peer.cluster or 'none'}: they have nothing "
@@ -306,11 +309,11 @@ class Peers:
                 if node not in self._dialled and node not in self._accepted and self._runtime is not None:
                     self._runtime.peer_lost(node)
         if link.expected is None and error is not None:
-            who = f"the node {link.peer.name}" if link.is_greeted else "a node"
+            node = link.peer.node if link.is_greeted else "unknown"
             self._log.say(
                 logging.WARNING,
-                (str(link.is_greeted and link.peer.node), type(error)),
-                f"A link of {who} was closed: {error}",
+                (node, "came", type(error)),
+                f"A link that node {name_of(node)} had opened ended: {error}",
             )
 
     # Calling
@@ -321,7 +324,12 @@ class Peers:
         wish = self._wishes[node]
         while True:
             began_s = monotonic()
-            error = await self._dial(node, self._addresses.get(node, ""))
+            try:
+                error = await self._dial(node, self._addresses.get(node, ""))
+            except Exception as fault:
+                # Whatever it is, the other node may be needed again in a moment.
+                logger.exception("Dialling node %s failed in a way that it should not", name_of(node))
+                error = NoConnection(f"Dialling failed: {fault!r:.100}")
             if monotonic() - began_s > IDLE_S:
                 delay_s = REDIAL_FIRST_S
             self._tell(node, error)
@@ -341,7 +349,7 @@ class Peers:
             self.removed = str(error)
         level = logging.ERROR if isinstance(error, PeerRefused | AuthenticationFailed) else logging.WARNING
         address = self._addresses.get(node, "an unknown address")
-        self._log.say(level, (node, type(error)), f"No link to node {name_of(node)} at {address}: {error}")
+        self._log.say(level, (node, "dialled", type(error)), f"No link to node {name_of(node)} at {address}: {error}")
 
     async def _dial(self, node: str, address: str) -> KeyspaceError | None:
         """One attempt. Returns when the link is gone, with the reason."""

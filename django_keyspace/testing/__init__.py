@@ -9,15 +9,18 @@
     }}):
         ...
 
+:func:`running_cluster` does the same with several nodes that form a cluster.
+
 :func:`isolated_caches` gives each test process stores and nodes of its own. Django's test runner does that with
 ``TEST_RUNNER = "django_keyspace.testing.runner.KeyspaceTestRunner"``, pytest with the fixture ``keyspace_caches``.
 """
 
 from __future__ import annotations
 
+from django_keyspace.testing.cluster import RunningCluster, running_cluster
 from django_keyspace.testing.node import NodeDidNotStart, RunningNode, running_node
 
-__all__ = ["NodeDidNotStart", "RunningNode", "isolated_caches", "running_node"]
+__all__ = ["NodeDidNotStart", "RunningCluster", "RunningNode", "isolated_caches", "running_cluster", "running_node"]
 
 
 def __getattr__(name: str) -> object:

@@ -60,8 +60,13 @@ class RunningNode:
         Raises:
             NodeDidNotStart: it does not serve.
         """
+        if self.launch():
+            self.await_ready()
+
+    def launch(self) -> bool:
+        """Start the process, and do not wait for it; :meth:`await_ready` does. False if it runs already."""
         if self._process is not None and self._process.poll() is None:
-            return
+            return False
         command = [sys.executable, "-m", "django_keyspace.node", "--id", self.node_id, "--data", str(self.data)]
         command += ["--attended"]  # however this process ends, the node does not outlive it
         command += ["--listen", self.address or self._listen, *self._flags]
@@ -71,10 +76,17 @@ class RunningNode:
         # The package may be on sys.path in this process only.
         root = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH", "")]))
+        environment["PYTHONFAULTHANDLER"] = "1"
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment
         )
         self.pid = self._process.pid
+        return True
+
+    def await_ready(self) -> None:
+        """Return when the process serves. Raises :class:`NodeDidNotStart` if it does not."""
+        if self._process is None:
+            raise NodeDidNotStart("The node was not started.")
         try:
             self.location = self._await_location(self._process)
         except BaseException:
@@ -92,6 +104,7 @@ class RunningNode:
         while True:
             remaining_s = deadline_at_s - time.monotonic()
             if remaining_s <= 0 or not _readable(descriptor, remaining_s):
+                self._have_stacks_printed(process)
                 raise NodeDidNotStart(f"The node was not ready within {START_TIMEOUT_S:.0f} s. {self.errors()}")
             data = os.read(descriptor, 4096)
             if not data:
@@ -104,10 +117,17 @@ class RunningNode:
             if "address" in self.facts:
                 return self.facts["address"]
 
+    def _have_stacks_printed(self, process: subprocess.Popen[bytes]) -> None:
+        """Let a process that hangs say where: its fault handler prints what each thread is doing."""
+        process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+
     def errors(self) -> str:
         """What the node has written to its standard error: its log."""
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace").strip()
+        # Not by reading: the process writes at this very file's place, and reading would move that.
+        descriptor = self._errors.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace").strip()
 
     def is_running(self) -> bool:
         """Whether the process lives."""
