@@ -113,6 +113,7 @@ async def _serve_cluster(config: NodeConfig, folder: DataFolder, attended: bool)
         config, node, runtime, store.limits, metrics, scripts, cluster=runtime.cluster, links=node.peer_link, tls=tls
     )
     server.control.links = node.peers
+    server.control.beside = node.beside
     pages = pages_of(server, lambda: node.machine.store, node)
     node.start()
     async with _serving(server, folder, pages, listening, node.facts()):

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 from django_keyspace import __version__
 from django_keyspace.exceptions import ConfigurationError, KeyspaceError, NoLeader
 from django_keyspace.node.auth import ServerTls
+from django_keyspace.node.beside import Beside, Seen
 from django_keyspace.node.bootstrap import Founding, Seeker, join
 from django_keyspace.node.clock import HostClock
 from django_keyspace.node.config import NodeConfig
@@ -224,6 +225,7 @@ class ClusterNode:
         )
         self.runtime = Runtime(identity.member_id, identity.cluster, parts)
         self._reception = Reception(identity, self.config.address, self, self.peers)
+        self.beside = Beside(folder.path, self._seen, self._scheduler, self.settings.tick_ms, self._store_facts)
 
     def _known_addresses(self) -> list[tuple[str, str]]:
         members = self._folder.identity.members
@@ -238,6 +240,7 @@ class ClusterNode:
         self.peers.start(self.runtime, self.membership())
         self._look_at_members()
         self.runtime.start()
+        self.beside.start()
         self._warn_about_flags()
 
     def _look_at_members(self) -> None:
@@ -280,6 +283,27 @@ class ClusterNode:
     def require_leader(self) -> None:
         """Raise :class:`NotLeader` if this node does not lead."""
         self.runtime.require_leader()
+
+    def _seen(self) -> Seen | None:
+        """What the store is as of, for those who read it beside this node; None while it is not to be shown."""
+        if self.peers.removed is not None or not self.runtime.can_read:
+            return None
+        age_ms = self.runtime.reads.age_ms
+        return Seen(self.machine.generation, self.machine.applied_index, self.log_time_ms(), age_ms)
+
+    def _store_facts(self) -> dict[str, Any]:
+        """Where the store is and whose, for those who read it beside this node."""
+        options = self.config.store_options()
+        return {
+            "node": self.config.node_id,
+            "member": self.runtime.node,
+            "cluster": self.runtime.cluster,
+            "store": str(self._folder.path / self.machine.folder),
+            "generation": self.machine.generation,
+            "databases": options.databases,
+            "value_bytes_max": options.value_bytes_max,
+            "addresses": [row["address"] for row in self.runtime.members()["nodes"]],
+        }
 
     def peer_link(self) -> PeerLink:
         """See :meth:`Service.peer_link`."""
@@ -349,6 +373,7 @@ class ClusterNode:
         """Close everything in good order. After the server has answered what was under way."""
         if self._watch is not None:
             self._watch.cancel()
+        self.beside.stop()
         self.runtime.stop()
         await self.peers.stop()
         self._scheduler.stop()
@@ -360,6 +385,7 @@ class ClusterNode:
         """Close everything as it is: after a failure, nothing is written any more."""
         if self._watch is not None:
             self._watch.cancel()
+        self.beside.stop()
         self.runtime.kill()
         await self.peers.stop()
         self.journal.abandon()

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from django_keyspace import __version__
 from django_keyspace.exceptions import ChangeRefused, KeyspaceError, NotSupported
+from django_keyspace.node.beside import Beside
 from django_keyspace.node.config import NodeConfig
 from django_keyspace.node.entries import ENTRY_VERSION
 from django_keyspace.node.identity import name_of
@@ -63,11 +64,13 @@ class Control:
 
     Attributes:
         links: the links to the other nodes; None for a node that runs alone.
+        beside: tells processes of this host about the store; None for a node that runs alone.
     """
 
     def __init__(self, served: Served) -> None:
         self._served = served
         self.links: NodeLinks | None = None
+        self.beside: Beside | None = None
 
     @property
     def runtime(self) -> Runtime | None:
@@ -90,6 +93,10 @@ class Control:
         try:
             if call[0] == "node_status":
                 done(self.status())
+            elif call[0] == "node_store":
+                if self.beside is None:
+                    raise NotSupported(f"Node {self._served.config.node_id} runs alone: nobody reads beside it.")
+                done(self.beside.answer())
             elif call[0] == "node_digest":
                 self._digest(done)
             elif call[0] == "change_member":

@@ -155,6 +155,16 @@ class Machine:
         return self.store.log_ms
 
     @property
+    def generation(self) -> int:
+        """Number of the store folder that counts."""
+        return self._generations.number
+
+    @property
+    def folder(self) -> str:
+        """Name of the store folder that counts, on the node's disk."""
+        return self._generations.folder
+
+    @property
     def now_ms(self) -> Callable[[], int]:
         """Tells the log time by which scripts and operators read; set by whoever has a log clock."""
         return self._now_ms

@@ -79,6 +79,7 @@ class Environment:
         folder: its folder, prepared, whose lock file this process holds.
         options: how to open it.
         is_new: there is no data file yet.
+        read_only: write nothing but this process's slots in the table of readers.
     Raises:
         lmdb.Error: it cannot be opened. Errors that say damage are ``errors.DAMAGE``.
         ForeignStore: it is not ours.
@@ -93,9 +94,10 @@ class Environment:
         page_bytes: size of a page of the file.
     """
 
-    def __init__(self, folder: Folder, options: StoreOptions, is_new: bool) -> None:
+    def __init__(self, folder: Folder, options: StoreOptions, is_new: bool, read_only: bool = False) -> None:
         self.folder = folder
         self.options = options
+        self._read_only = read_only
         self.limits: Limits = options.limits
         self.lmdb = self._open(is_new)
         try:
@@ -128,6 +130,8 @@ class Environment:
                     sync=self.options.durability == "commit",
                     mode=0o600,
                     readahead=False,
+                    readonly=self._read_only,
+                    create=not self._read_only,
                     lib_version=_FILE_FORMAT_LMDB_1 if is_new else _AS_THE_FILE_IS,
                 )
             except lmdb.MemoryError:
@@ -172,6 +176,10 @@ class Environment:
             raise ForeignStore(
                 f"The data of {self.folder.path} has format {version}; this release knows {_META_FORMAT}. It was not "
                 "touched. Use the release that made it."
+            )
+        if not has_all and self._read_only:
+            raise ForeignStore(
+                f"{self.folder.path} has fewer than {self.options.databases} databases. It was not touched."
             )
         if not has_all:  # the option databases was raised, or an older release made the store
             with self.lmdb.begin(write=True) as txn:

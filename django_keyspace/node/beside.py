@@ -1,0 +1,181 @@
+"""What a node tells processes of its host that read its store beside it: where the store is, and how fresh.
+
+Where it is, they ask over the Unix socket (the request ``node_store``). How fresh it is stands in a small file, see
+``store/freshness.py``. That file is written on a thread of its own: a page of a disk that hangs must not hold up the node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from django_keyspace.node.interfaces import Handle, Scheduler
+from django_keyspace.node.reading import UNKNOWN_AGE_MS
+from django_keyspace.store import clock
+from django_keyspace.store.folder import boot_id
+from django_keyspace.store.freshness import (
+    ENDED,
+    FRESHNESS_FILE,
+    LIFE_BYTES,
+    READABLE,
+    Freshness,
+)
+
+logger = logging.getLogger("django_keyspace.node")
+
+INTERVAL_MS_LEAST: Final = 20
+INTERVAL_MS_MOST: Final = 200
+
+
+class FreshnessFile:
+    """The file in a node's folder, written anew for each life of the node.
+
+    Arguments:
+        folder: the node's data folder.
+
+    Attributes:
+        life: what this life of the node is known by.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.life = secrets.token_bytes(LIFE_BYTES)
+        self.path = str(folder / FRESHNESS_FILE)
+        self._descriptor: int | None = None
+
+    def write(self, record: Freshness) -> None:
+        """Write a record. Raises OSError."""
+        data = record.pack()
+        if self._descriptor is not None:
+            os.pwrite(self._descriptor, data, 0)
+            return
+        # Never in place of an older life's: whoever has that one mapped sees that it grows old.
+        new = f"{self.path}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, data, 0)
+            os.replace(new, self.path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Close it; what it said last stays."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Seen(NamedTuple):
+    """What the store is as of, at the moment of asking.
+
+    Attributes:
+        generation: number of the store folder that counts.
+        applied: the last entry that was applied.
+        log_ms: the log clock.
+        age_ms: how long ago, at most, the store was known to be current; None if that is unknown.
+    """
+
+    generation: int
+    applied: int
+    log_ms: int
+    age_ms: int | None
+
+
+class Beside:
+    """Tells those who read beside a node.
+
+    Arguments:
+        folder: the node's data folder.
+        look: what the store is as of; None while the node may not show it. Called on the loop's thread.
+        scheduler: the node's.
+        interval_ms: how often to write.
+        facts: what else stands in the answer to ``node_store``, the generation among it.
+        boot_ms: the host's monotonic clock.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        look: Callable[[], Seen | None],
+        scheduler: Scheduler,
+        interval_ms: int,
+        facts: Callable[[], dict[str, Any]],
+        boot_ms: Callable[[], int] = clock.boot_ms,
+    ) -> None:
+        self._folder = folder
+        self._look = look
+        self._scheduler = scheduler
+        self._interval_ms = min(max(interval_ms, INTERVAL_MS_LEAST), INTERVAL_MS_MOST)
+        self._facts = facts
+        self._boot_ms = boot_ms
+        self._file = FreshnessFile(folder)
+        self._writing = False
+        self._is_over = False
+        self._next: Handle | None = None
+        self._trouble = ""
+
+    def answer(self) -> dict[str, Any]:
+        """What the request ``node_store`` answers."""
+        return {
+            "folder": str(self._folder),
+            "boot_id": boot_id(),
+            "boot_ms": self._boot_ms(),
+            "life": self._file.life,
+            "process": os.getpid(),
+            **self._facts(),
+        }
+
+    def start(self) -> None:
+        """Write now, and from now on."""
+        if self._is_over:
+            return
+        self._next = self._scheduler.call_later(self._interval_ms, self.start)
+        if not self._writing:  # otherwise the disk hangs, and readers see that what they have grows old
+            self._writing = True
+            record = self._record()
+            self._scheduler.in_thread("freshness", lambda: self._file.write(record), self._written)
+
+    def stop(self) -> None:
+        """Say that nothing will be written any more. Before the scheduler's threads end."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._next is not None:
+            self._next.cancel()
+        record = self._unreadable(ENDED, self._boot_ms())
+
+        def work() -> None:
+            try:
+                self._file.write(record)
+            finally:
+                self._file.close()
+
+        self._scheduler.in_thread("freshness", work, self._written)
+
+    def _record(self) -> Freshness:
+        boot_ms = self._boot_ms()  # first: what is asked after it is at least as fresh
+        seen = self._look()
+        if seen is None:
+            return self._unreadable(0, boot_ms)
+        age_ms = UNKNOWN_AGE_MS if seen.age_ms is None else seen.age_ms
+        return Freshness(
+            READABLE, os.getpid(), seen.generation, seen.applied, seen.log_ms, age_ms, boot_ms, self._file.life
+        )
+
+    def _unreadable(self, flags: int, boot_ms: int) -> Freshness:
+        return Freshness(flags, os.getpid(), 0, 0, 0, UNKNOWN_AGE_MS, boot_ms, self._file.life)
+
+    def _written(self, result: Exception | None) -> None:
+        self._writing = False
+        trouble = str(result) if isinstance(result, Exception) else ""
+        if trouble and trouble != self._trouble:
+            logger.warning("%s cannot be written, so nobody reads beside this node: %s", self._file.path, trouble)
+        self._trouble = trouble

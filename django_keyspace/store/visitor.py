@@ -1,0 +1,141 @@
+"""A node's store, read beside the node by another process of its host.
+
+Nothing is written but the slots of LMDB's table of readers. Each read looks at the meta record in its own transaction: it says
+how much of the log the store holds, and whether another store has taken its place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from threading import get_ident
+from typing import Any, Final, NoReturn
+
+import lmdb
+
+from django_keyspace.exceptions import StorageError, TooStale
+from django_keyspace.operations import Call
+from django_keyspace.store.environment import META_RETIRED, Environment
+from django_keyspace.store.errors import DAMAGE, explain
+from django_keyspace.store.lock import WriterLock
+from django_keyspace.store.opening import ATTEMPTS_MAX
+from django_keyspace.store.queries import READS, carry_out
+from django_keyspace.store.store import Store
+
+READABLE_HERE: Final = frozenset(READS) - {"at", "members", "status"} | {"batch"}
+"""Operations whose answer is the same whoever gives it."""
+
+
+class VisitedStore(Store):
+    """Somebody else's store. Get one from ``registry.open_store`` with this class as ``make``."""
+
+    _ended = ""  # why it is not to be opened again
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._seen = (-1, 0, 0)  # LMDB's number of a transaction; index and log clock of the store then
+
+    def visit(self, min_index: int, now_ms: int, call: Call) -> tuple[Any, int]:
+        """Do a reading operation.
+
+        Arguments:
+            min_index: how much of the log the store has to hold.
+            now_ms: the log time; at least the store's own counts.
+            call: an operation of :data:`READABLE_HERE`.
+        Returns:
+            Its result, and the index of the last entry that it takes into account.
+        Raises:
+            TooStale: the store does not hold so much.
+            StorageError: it cannot be read, or another one has taken its place.
+        """
+        # As short as Store.read, for the same reason.
+        ident = get_ident()
+        active = self._active
+        active[ident] = call[0]
+        if self.gate.is_shut or self._pid != os.getpid():
+            active.pop(ident, None)
+            return self._visit_slowly(min_index, now_ms, call)
+        try:
+            txn = self._begin()
+            try:
+                return self._answer(txn, self._environment, min_index, now_ms, call)
+            finally:
+                txn.abort()
+        except lmdb.Error as error:
+            active.pop(ident, None)
+            self._recover(error)
+            return self._visit_slowly(min_index, now_ms, call)
+        finally:
+            active.pop(ident, None)
+
+    def _visit_slowly(self, min_index: int, now_ms: int, call: Call) -> tuple[Any, int]:
+        for _ in range(ATTEMPTS_MAX):
+            environment = self._opened()
+            self.gate.enter("visit")
+            try:
+                if environment is not self._environment:
+                    continue
+                with environment.begin() as txn:
+                    return self._answer(txn, environment, min_index, now_ms, call)
+            except lmdb.Error as error:
+                self.gate.leave()
+                self._recover(error)
+            finally:
+                self.gate.leave()
+        raise StorageError(f"The store {self.path} could not be read in {ATTEMPTS_MAX} attempts.")
+
+    def _answer(self, txn: Any, environment: Any, min_index: int, now_ms: int, call: Call) -> tuple[Any, int]:
+        txn_id = txn.id()
+        seen_id, index, log_ms = self._seen
+        if seen_id != txn_id:
+            meta = environment.read_meta(txn)
+            if meta.flags & META_RETIRED:
+                raise StorageError(f"Another store has taken the place of {self.path}.")
+            index, log_ms = meta.revision, meta.log_ms
+            self._seen = txn_id, index, log_ms
+        if index < min_index:
+            raise TooStale(f"The store {self.path} holds {index:,} entries of the log, not {min_index:,}.")
+        if now_ms < log_ms:
+            now_ms = log_ms
+        name = call[0]
+        if name == "batch":
+            return carry_out(lambda word, *rest: READS[word](txn, environment, now_ms, *rest), 0, index, call), index
+        return READS[name](txn, environment, now_ms, *call[1:]), index
+
+    # ------------------------------------------------------------------------------------------------ its life
+
+    def end(self, why: str) -> None:
+        """Close it for good.
+
+        Arguments:
+            why: what those are told who come later.
+        """
+        self._ended = why
+        self._close()
+
+    def _opened(self) -> Environment:
+        if self._ended:
+            raise StorageError(self._ended)
+        return super()._opened()
+
+    def _open_inside_gate(self) -> None:
+        try:
+            environment = Environment(self.folder, self.options, is_new=False, read_only=True)
+        except lmdb.Error as error:
+            raise explain(error, self.path) from error
+        self._environment = environment
+        self._begin = environment.begin
+        self._pid = os.getpid()
+
+    def reopen_if_replaced(self) -> bool:
+        """Never: the node says which store counts."""
+        return False
+
+    def _recover(self, error: lmdb.Error, lock: WriterLock | None = None) -> None:
+        if isinstance(error, DAMAGE):
+            raise explain(error, self.path) from error  # what becomes of the file is its node's business
+        super()._recover(error, lock)
+
+    def write_many(self, calls: Sequence[Call], *, wait_s: float | None = None) -> NoReturn:
+        """Nobody writes to a store that is somebody else's."""
+        raise StorageError(f"The store {self.path} is written by its node alone. Nothing was changed.")
