@@ -62,13 +62,17 @@ class Packer:
         self._settings = settings
 
     def pack_waiting(self) -> None:
-        """Make entries of what waits, as long as there may be more under way."""
+        """Make entries of what waits, as long as there may be more under way.
+
+        While leadership is being handed over, it goes on to wait: soon this node leads on, or says who does.
+        """
         proposals = self._proposals
         while (
             proposals.is_waiting
             and not self._barrier.is_held
             and proposals.entries < self._settings.entries_max
             and self._core.raft.role is consensus.Role.LEADER
+            and not self._core.raft.is_handing_over
         ):
             group = proposals.take()
             calls = group[0].calls if len(group) == 1 else [call for proposal in group for call in proposal.calls]

@@ -150,6 +150,8 @@ class Runtime:
         self._timer = self._scheduler.call_later(self.settings.tick_ms, self._tick)
         self._pass_time()
         self._pump()
+        if self._proposals.is_waiting:
+            self.flush_soon()
         if self.is_running and not self._persistence.is_installing:
             self._upkeep.look()
 
@@ -209,7 +211,8 @@ class Runtime:
 
     def _is_quiet(self) -> bool:
         """Whether a script may begin: this node leads for sure, and its store has everything that is in the log."""
-        return self.leads and not self._proposals.entries and self._applier.is_idle and self.raft.has_applied_all
+        is_idle = self._applier.is_idle and not self._proposals.entries and not self.raft.is_handing_over
+        return self.leads and is_idle and self.raft.has_applied_all
 
     def on_commit(self, callback: Callable[[int], None]) -> None:
         """See :meth:`ReplicatedLog.on_commit`."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from django_keyspace.exceptions import (
+    DeadlineExceeded,
     KeyspaceError,
     LeadershipLost,
     MissingKey,
@@ -222,6 +223,29 @@ def test_when_leadership_ends_nobody_knows_of_what_is_under_way_and_what_waits_w
     cluster.cut()
     cluster.leader()
     cluster.settle()
+
+
+def test_writes_wait_while_leadership_is_handed_over(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    told: list[Any] = []
+    leader.runtime.transfer(None, told.append)
+    waits = leader.propose(incr())
+    cluster.until(lambda: bool(told and waits))
+    assert told == [None]
+    assert [type(result) for result in waits] == [NotLeader]
+    assert cluster.leader() is not leader
+
+
+def test_writes_that_waited_are_done_if_nobody_takes_over(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    target = cluster.followers()[0]
+    cluster.cut(target.name)
+    told: list[Any] = []
+    leader.runtime.transfer(target.id, told.append)
+    answer = leader.propose(incr())
+    cluster.until(lambda: bool(told and answer))
+    assert answer == [1]
+    assert isinstance(told[0], DeadlineExceeded)
 
 
 def test_a_lost_write_may_have_happened(cluster: Cluster) -> None:

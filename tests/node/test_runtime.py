@@ -14,7 +14,6 @@ from django_keyspace.exceptions import (
     LeadershipLost,
     NoConnection,
     NotLeader,
-    Overloaded,
 )
 from django_keyspace.node.raft import (
     ADD,
@@ -138,11 +137,11 @@ def test_handing_over_is_refused_or_given_up_with_a_reason(cluster: Cluster) -> 
     told = told_of(lambda told: leader.runtime.transfer(follower.id, told))
     meanwhile = leader.propose(incr())
     cluster.run(10)
-    assert isinstance(meanwhile[0], Overloaded) and "handed" in str(meanwhile[0])
-    cluster.until(lambda: bool(told))
+    assert not meanwhile
+    cluster.until(lambda: bool(told and meanwhile))
     assert isinstance(told[0], DeadlineExceeded) and "leads on" in str(told[0])
     cluster.cut()
-    assert leader.leads and leader.write(incr()) == [1]
+    assert leader.leads and meanwhile == [1] and leader.write(incr()) == [2]
 
 
 def test_rule_49_after_a_long_pause_a_leader_finds_out_before_it_says_anything(cluster: Cluster) -> None:
@@ -173,7 +172,7 @@ def test_a_slow_loop_gets_the_ticks_that_it_missed_and_not_more(cluster: Cluster
     cluster.run(1)
     assert 4 <= raft._state.ticks - ticks <= 6
     follower.life.paused = True
-    cluster.run(3_600_000)
+    cluster.run(30_000)
     cluster.world.wake(follower.life, frames_first=False)
     cluster.run(1)
     assert raft._state.ticks - ticks <= 6 + 2 * 10 + 1

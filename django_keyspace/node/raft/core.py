@@ -329,6 +329,11 @@ class Raft:
         log = self._state.log
         return self._state.has_committed_in_term and log.applied == log.last_index
 
+    @property
+    def is_handing_over(self) -> bool:
+        """Of a leader: whether another node is to be elected, so that it takes no proposals."""
+        return self._state.transferee is not None
+
     def newest_commands(self) -> Entry | None:
         """The last of the driver's entries in the log that is not applied yet, committed or not; None if there is none."""
         with self._guard() as state:
