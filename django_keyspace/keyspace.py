@@ -128,7 +128,8 @@ class Client(Conversation):
         return KEYSPACE_SUCCESS if self._master.is_there(node) else KEYSPACE_NOCONNECTION
 
     def distribute_dirty(self, dd: bool = True) -> int:
-        """Let dirty reads go to all nodes in turn. They do so anyhow, or to a near node; nothing is switched. Returns 0."""
+        """Let dirty reads go to all nodes in turn, or (False, the default) to the leader if there is one. Returns 0."""
+        self._master.distributes_dirty = bool(dd)
         return KEYSPACE_SUCCESS
 
     # ------------------------------------------------------------------------------------------- writes

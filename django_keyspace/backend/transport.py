@@ -114,6 +114,17 @@ class RemoteEngine:
             self._become_cluster()
             return self._blocking.execute(name, arguments)
 
+    def read_near_leader(self, name: str, *arguments: Any) -> Any:
+        """Do a dirty read: the leader's if one is known, otherwise any node's. Raises :class:`KeyspaceError`."""
+        call = ("dirty", 0, None, (name, *arguments))
+        if not isinstance(self._blocking, BlockingCluster):
+            try:
+                return self._blocking.execute("at", call)[0]
+            except ClusterMet:
+                self._become_cluster()
+            return self.read_near_leader(name, *arguments)
+        return self._blocking.execute("at", call, prefers_leader=True)[0]
+
     async def aexecute(self, name: str, *arguments: Any) -> Any:
         """The same as :meth:`execute`, without blocking the event loop."""
         try:

@@ -82,11 +82,11 @@ class World:
         self.sessions.met(HELLO["b"].log_ms)
         return self
 
-    def run(self, *call: Any, timeout_ms: int = 5000, leader_timeout_ms: int | None = None) -> Any:
+    def run(self, *call: Any, timeout_ms: int = 5000, leader_timeout_ms: int | None = None, **how: bool) -> Any:
         """Do a call; its result, or its error is raised."""
         self.asked, self.asks, self.pauses_s, begin_s = [], [], [], self.now_s
         request = Request(self.sessions, call[0], call[1:])
-        route = Route(self.cluster, request, self.now_s, timeout_ms, leader_timeout_ms, jitter=lambda: 0.5)
+        route = Route(self.cluster, request, self.now_s, timeout_ms, leader_timeout_ms, jitter=lambda: 0.5, **how)
         steps = route.steps()
         try:
             intent = next(steps)
@@ -344,6 +344,13 @@ def test_dirty_reads_go_to_all_nodes_in_turn() -> None:
         assert world.run(*DIRTY)[0] == b"record"
         asked += world.asked
     assert {name: asked.count(name) for name in NAMES} == {"a": 10, "b": 10, "c": 10}
+
+
+def test_dirty_reads_that_prefer_the_leader_take_another_node_without_one() -> None:
+    world = World(b="ok", c="ok").know()
+    assert [world.run(*DIRTY, prefers_leader=True)[3] for _ in range(5)] == ["a"] * 5
+    world.script["a"] = ["dead"]
+    assert {world.run(*DIRTY, prefers_leader=True)[3] for _ in range(6)} == {"b", "c"}
 
 
 def test_dirty_reads_do_without_a_leader_and_without_a_node() -> None:

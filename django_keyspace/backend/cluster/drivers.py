@@ -58,8 +58,15 @@ class _Driver(Generic[C]):
             found = self._nodes.setdefault(endpoint, self._make(endpoint))
         return found
 
-    def _route(self, request: Request) -> Route:
-        return Route(self._cluster, request, monotonic(), self._timeout_ms, self._leader_timeout_ms)
+    def _route(self, request: Request, prefers_leader: bool) -> Route:
+        return Route(
+            self._cluster,
+            request,
+            monotonic(),
+            self._timeout_ms,
+            self._leader_timeout_ms,
+            prefers_leader=prefers_leader,
+        )
 
     def close(self) -> None:
         """Close connections that are not in use."""
@@ -77,10 +84,10 @@ class _Driver(Generic[C]):
 class BlockingCluster(_Driver[BlockingPool]):
     """Calls of threads."""
 
-    def execute(self, name: str, arguments: Sequence[Any]) -> Any:
-        """Do an operation. Raises KeyspaceError."""
+    def execute(self, name: str, arguments: Sequence[Any], *, prefers_leader: bool = False) -> Any:
+        """Do an operation. Raises KeyspaceError. See :class:`Route` for the arguments."""
         request = Request(self._sessions, name, arguments)
-        steps = self._route(request).steps()
+        steps = self._route(request, prefers_leader).steps()
         try:
             intent = next(steps)
             while True:
@@ -100,10 +107,10 @@ class BlockingCluster(_Driver[BlockingPool]):
 class LoopCluster(_Driver[LoopConnections]):
     """Calls of coroutines."""
 
-    async def execute(self, name: str, arguments: Sequence[Any]) -> Any:
-        """Do an operation. Raises KeyspaceError."""
+    async def execute(self, name: str, arguments: Sequence[Any], *, prefers_leader: bool = False) -> Any:
+        """Do an operation. Raises KeyspaceError. See :class:`Route` for the arguments."""
         request = Request(self._sessions, name, arguments)
-        steps = self._route(request).steps()
+        steps = self._route(request, prefers_leader).steps()
         try:
             intent = next(steps)
             while True:

@@ -94,6 +94,7 @@ class Route:
         begin_s: the driver's clock.
         timeout_ms: how long the call may take in all.
         leader_timeout_ms: how long of it may pass without a leader; None: all of it.
+        prefers_leader: whether a read that any node may answer goes to the leader, if one is known.
         jitter: gives a random number from 0 to 1.
     """
 
@@ -111,6 +112,7 @@ class Route:
         "_leader_timeout_ms",
         "_may_be_done",
         "_now_s",
+        "_prefers_leader",
         "_reached",
         "_request",
         "_rounds",
@@ -126,6 +128,8 @@ class Route:
         begin_s: float,
         timeout_ms: int,
         leader_timeout_ms: int | None = None,
+        *,
+        prefers_leader: bool = False,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._cluster = cluster
@@ -135,6 +139,7 @@ class Route:
         self._leader_timeout_ms = leader_timeout_ms
         self.deadline_at_s = begin_s + timeout_ms / 1000
         self._attempt_s = attempt_s(timeout_ms)
+        self._prefers_leader = prefers_leader
         self._jitter = jitter
         self._asked: set[Endpoint] = set()  # in this round
         self._rounds = self._hints = self._failed = 0
@@ -213,7 +218,9 @@ class Route:
         """Have a read done by any node; if none is fresh enough, by the leader."""
         request, cluster = self._request, self._cluster
         while True:
-            endpoint = cluster.next_reader(self._asked, self._now_s, insists=self._insists())
+            endpoint = cluster.leader if self._prefers_leader else None
+            if endpoint is None or endpoint in self._asked:
+                endpoint = cluster.next_reader(self._asked, self._now_s, insists=self._insists())
             if endpoint is not None:
                 if (yield from self._ask(endpoint, *request.parts(), self._attempt_s)):
                     return self._result(endpoint)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from django_keyspace.addresses import Endpoint, parse_location
 from django_keyspace.backend.embedded import EmbeddedEngine, Engine, open_for_records
 from django_keyspace.backend.routing import time_is_over
-from django_keyspace.backend.transport import check_timeout_ms, meet_node, remote_engine
+from django_keyspace.backend.transport import RemoteEngine, check_timeout_ms, meet_node, remote_engine
 from django_keyspace.exceptions import ConfigurationError, NoLeader, TransportError
 from django_keyspace.security import Security, make_security
 from django_keyspace.store import Store, StoreOptions
@@ -42,11 +42,13 @@ class Master:
         limits: what arguments are checked against before they are sent.
         global_timeout_ms: the time of one call in all.
         master_timeout_ms: how long of it may be spent without a node that serves.
+        distributes_dirty: whether dirty reads go to all nodes in turn.
     """
 
     def __init__(self, nodes: Sequence[str] | str | os.PathLike[str], options: dict[str, Any]) -> None:
         self.global_timeout_ms = GLOBAL_TIMEOUT_MS_DEFAULT
         self.master_timeout_ms = MASTER_TIMEOUT_MS_DEFAULT
+        self.distributes_dirty = False
         self._engine: Engine | None = None
         self._folder: str | None = None
         self._endpoints: tuple[Endpoint, ...] = ()
@@ -77,15 +79,18 @@ class Master:
         return engine.execute(name, *arguments)
 
     def execute_dirty(self, name: str, *arguments: Any) -> Any:
-        """Do a read at any node. Raises KeyspaceError only."""
-        if self._folder is not None:
-            return self.execute(name, *arguments)
-        return self.execute("at", "dirty", 0, None, (name, *arguments))[0]
+        """Do a read at any node: at all in turn, or at the leader if there is one. Raises KeyspaceError only."""
+        if self.distributes_dirty:
+            return self.execute("at", "dirty", 0, None, (name, *arguments))[0]
+        engine = self._engine = self._engine or self._make_engine()
+        if isinstance(engine, RemoteEngine):
+            return engine.read_near_leader(name, *arguments)
+        return engine.execute(name, *arguments)
 
     @property
     def has_leader(self) -> bool:
         """Whether a node leads, as far as this client knows."""
-        cluster = getattr(self._engine, "cluster", None)
+        cluster = self._engine.cluster if isinstance(self._engine, RemoteEngine) else None
         return cluster is None or cluster.leader is not None
 
     def set_timeouts(self, *, global_ms: int | None = None, master_ms: int | None = None) -> None:
@@ -116,8 +121,8 @@ class Master:
 
     def _name_at(self, endpoint: Endpoint) -> str:
         """Who listens at an address."""
-        cluster = getattr(self._engine, "cluster", None)
-        known: str | None = cluster.name_of(endpoint) if cluster is not None else None
+        cluster = self._engine.cluster if isinstance(self._engine, RemoteEngine) else None
+        known = cluster.name_of(endpoint) if cluster is not None else None
         if known is not None:
             return known
         timeout_ms = min(self.global_timeout_ms, _MEETING_MS_MAX)
