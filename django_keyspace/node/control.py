@@ -36,9 +36,11 @@ class NodeLinks(Protocol):
 
     Attributes:
         entry_versions: the newest version of entries that each member reads.
+        removed: what a member said when it did not take this node because it was removed; None if none has.
     """
 
     entry_versions: dict[str, int]
+    removed: str | None
 
     def connected(self) -> list[str]:
         """The members that frames can be sent to."""
@@ -168,6 +170,9 @@ class Control:
             connected = self.links.connected() if self.links is not None else []
             versions = self.links.entry_versions if self.links is not None else {}
             found |= describe_cluster(runtime, connected, versions)
+            if self.links is not None and self.links.removed is not None:
+                # Who is removed does not get the entry that says so.
+                found |= {"role": REMOVED, "leader": None, "leader_address": None, "no_leader": self.links.removed}
         return found
 
     def _store_figures(self) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ def control_of(node: Node | None, tmp_path: Path, connected: list[str] | None = 
     control = Control(served)
     if node is not None:
         others = [one.id for one in node.cluster if one is not node] if connected is None else connected
-        control.links = SimpleNamespace(connected=lambda: others, entry_versions=dict.fromkeys(others, 1))
+        control.links = SimpleNamespace(connected=lambda: others, entry_versions=dict.fromkeys(others, 1), removed=None)
     return control
 
 
@@ -172,6 +172,13 @@ async def test_why_a_node_knows_of_no_leader(cluster: Cluster, tmp_path: Path) -
     assert "1 of 3 voters are not a majority of 2" in said["no_leader"]
     said = await ask(control_of(follower, tmp_path, connected=others), "node_status")
     assert said["no_leader"].startswith("An election is under way")
+
+
+async def test_a_node_that_was_told_that_it_is_removed(cluster: Cluster, tmp_path: Path) -> None:
+    control = control_of(cluster.followers()[0], tmp_path)
+    control.links.removed = "Node n2 was removed."
+    said = await ask(control, "node_status")
+    assert (said["role"], said["leader"], said["no_leader"]) == ("removed", None, "Node n2 was removed.")
 
 
 def test_why_in_other_cases() -> None:
