@@ -108,7 +108,8 @@ async def _serve_cluster(config: NodeConfig, folder: DataFolder, attended: bool)
     metrics, runtime = Metrics(), node.runtime
     runtime.on_group = metrics.group_written
     store = node.machine.store
-    scripts = ScriptService(store, runtime, loop, load_sources(store, config.scripts))
+    sources = load_sources(store, config.scripts)
+    scripts = ScriptService(store, runtime, loop, sources, current=lambda: node.machine.store)
     server = Server(
         config, node, runtime, store.limits, metrics, scripts, cluster=runtime.cluster, links=node.peer_link, tls=tls
     )

@@ -176,7 +176,7 @@ class ClusterNode:
             purpose,
             self.config.address,
             ENTRY_VERSION,
-            (options.databases, options.value_bytes_max),
+            (options.databases, options.value_bytes_max, options.max_bytes),
             release=__version__,
         )
 

@@ -45,7 +45,7 @@ class PeerHello:
         purpose: :data:`LINK` or :data:`ASK`.
         address: where it can be reached.
         entry_version: the newest version of the log's entries that it reads.
-        store: what has to be equal on all nodes: the number of databases, and the largest value in bytes.
+        store: what has to be equal on all nodes: the number of databases, the largest value in bytes, and ``max_bytes``.
         is_member: whether it is a member of its cluster, as far as it knows itself.
         release: its release of this package: for logs only.
         version: of the links between nodes.

@@ -265,9 +265,16 @@ class Peers:
 
     def require_same_store(self, peer: PeerHello) -> None:
         """Raise :class:`PeerRefused` unless another node has what all have to have: what operations answer depends on it."""
-        if peer.store != self._hello.store:
+        own = self._hello.store
+        if peer.store[2:] != own[2:]:
+            self._log.say(
+                logging.WARNING,
+                (peer.node, "store"),
+                f"Node {peer.name} has another max_bytes than node {self._hello.name}. That of the leader counts.",
+            )
+        if peer.store[:2] != own[:2]:
             raise PeerRefused(
-                f"Node {peer.name} has {_words(peer.store)}, and node {self._hello.name} {_words(self._hello.store)}. They "
+                f"Node {peer.name} has {_words(peer.store)}, and node {self._hello.name} {_words(own)}. They "
                 "have to be equal on all nodes of a cluster. Start one of them with the values of the others."
             )
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from django_keyspace.exceptions import KeyspaceError, LockTimeout, NoConnection
 from django_keyspace.node.barrier import Hold
-from django_keyspace.node.log import Done, ReplicatedLog
+from django_keyspace.node.log import Done, ReplicatedLog, View
 from django_keyspace.operations import Call
 from django_keyspace.store import Store
 from django_keyspace.store.admission import incoming_bytes
@@ -40,6 +40,7 @@ class ScriptService:
         loop: the event loop of the log and of the connections.
         sources: Lua of the node itself, which every call finds loaded.
         pool: the threads that wait for them.
+        current: gives the store that counts now, where a snapshot can take a store's place.
     """
 
     def __init__(
@@ -49,9 +50,14 @@ class ScriptService:
         loop: asyncio.AbstractEventLoop,
         sources: Sequence[Source] = (),
         pool: ScriptThreads = threads,
+        current: Callable[[], Store] | None = None,
     ) -> None:
         self._loop = loop
+        self._log = log
         self._threads = pool
+        self._store = store
+        self._current = current or (lambda: store)
+        self._sources = sources
         self._runner = ScriptRunner(store, _LogOrderer(log, loop), sources)
         self._under_way: dict[tuple[bytes, int], list[Done]] = {}  # who waits for each script that has a sequence
 
@@ -81,6 +87,23 @@ class ScriptService:
             self._start(call, done)
 
     def _start(self, call: Call, done: Done) -> None:
+        if self._log.reads is None:
+            self._begin(call, done)
+        else:
+            # What it reads must hold everything that was acknowledged before it came; and only the leader runs it.
+            self._log.reads.read("safe", partial(self._begin_with, call, done))
+
+    def _begin_with(self, call: Call, done: Done, view: View | KeyspaceError) -> None:
+        if isinstance(view, KeyspaceError):
+            # Not at once: who asks has not counted the script as being under way yet.
+            self._loop.call_soon(done, [view])
+            return
+        try:
+            self._begin(call, done)
+        except KeyspaceError as error:
+            self._loop.call_soon(done, [error])
+
+    def _begin(self, call: Call, done: Done) -> None:
         self._threads.submit(partial(self._run, call)).add_done_callback(partial(self._hand_over, done))
 
     def _answer_all(self, place: tuple[bytes, int], results: list[Any]) -> None:
@@ -89,6 +112,12 @@ class ScriptService:
 
     def _run(self, call: Call) -> Any:
         try:
+            store = self._current()
+            if store is not self._store:
+                self._store, self._runner = (
+                    store,
+                    ScriptRunner(store, _LogOrderer(self._log, self._loop), self._sources),
+                )
             return self._runner.run(call)
         except KeyspaceError as error:
             return error
