@@ -64,6 +64,15 @@ def session_of(born_ms: int, name: bytes = b"s") -> bytes:
     return born_ms.to_bytes(8, "big") + name.ljust(SESSION_ID_BYTES - 8, b"-")
 
 
+class StoreFolder(StoreDisk):
+    """The folder of a node's stores."""
+
+    def lose(self) -> None:
+        """A power cut: nobody gets away with using what is left."""
+        for data in Path(self.root).glob("store-*/data.mdb"):
+            data.write_bytes(b"\xde\xad" * 2_048)
+
+
 class Node:
     """A host, and the node's process on it."""
 
@@ -75,7 +84,7 @@ class Node:
         self.disk = SimDisk(world.random(f"disk/{name}"))
         root = cluster.folder / name
         root.mkdir()
-        self.store_disk = StoreDisk(str(root))
+        self.store_disk = StoreFolder(str(root))
         self.clock = SimClock(world.random(f"clock/{name}"), lambda: world.now_us)
         self.boots = self.lives = 0
         self.has_run = False
@@ -158,7 +167,7 @@ class Node:
             self.machine.close(clean=False)
         if power_cut:
             self.disk.crash()
-            self.store_disk.spoil()
+            self.store_disk.lose()
             self.boots += 1
         else:
             self.disk.kill()
@@ -286,6 +295,19 @@ class Cluster:
     def cut(self, *names: str) -> None:
         """From now on these nodes hear nobody and are heard by nobody; without a name, all are whole again."""
         self.drops = lambda sender, to, frame: sender in names or to in names
+
+    def pause(self, node: Node) -> None:
+        """Stop a node's process; what comes waits."""
+        assert node.life is not None
+        node.life.paused = True
+
+    def resume(self, node: Node, *, frames_first: bool = True) -> None:
+        """Let it go on: what has come from the network is looked at before the timers that ran out, or after them."""
+        assert node.life is not None
+        events, node.life.deferred, node.life.paused = node.life.deferred, [], False
+        for event in sorted(events, key=lambda event: (event.function == self.arrive) is not frames_first):
+            if event.function is not None:
+                self.world.at(0, node.life, event.function, *event.arguments)
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 

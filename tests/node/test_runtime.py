@@ -147,13 +147,12 @@ def test_handing_over_is_refused_or_given_up_with_a_reason(cluster: Cluster) -> 
 def test_rule_49_after_a_long_pause_a_leader_finds_out_before_it_says_anything(cluster: Cluster) -> None:
     old = cluster.leader()
     old.write(incr())
-    assert old.life is not None
-    old.life.paused = True
+    cluster.pause(old)
     cluster.run(4 * ELECTION_MS)
     new = next(node for node in cluster if node.leads and node is not old)
     cluster.until(lambda: new.runtime.raft.has_applied_all)
     new.write(incr())
-    cluster.world.wake(old.life, frames_first=True)
+    cluster.resume(old)
     answered = old.propose(incr()) if old.leads else []
     cluster.until(lambda: not old.leads)
     assert all(isinstance(result, KeyspaceError) for result in answered)
@@ -164,16 +163,15 @@ def test_rule_49_after_a_long_pause_a_leader_finds_out_before_it_says_anything(c
 def test_a_slow_loop_gets_the_ticks_that_it_missed_and_not_more(cluster: Cluster) -> None:
     follower = cluster.followers()[0]
     raft = follower.runtime.raft
-    assert follower.life is not None
     ticks = raft._state.ticks
-    follower.life.paused = True
+    cluster.pause(follower)
     cluster.run(500)
-    cluster.world.wake(follower.life, frames_first=True)
+    cluster.resume(follower)
     cluster.run(1)
     assert 4 <= raft._state.ticks - ticks <= 6
-    follower.life.paused = True
+    cluster.pause(follower)
     cluster.run(30_000)
-    cluster.world.wake(follower.life, frames_first=False)
+    cluster.resume(follower, frames_first=False)
     cluster.run(1)
     assert raft._state.ticks - ticks <= 6 + 2 * 10 + 1
 

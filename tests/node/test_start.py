@@ -17,9 +17,8 @@ from django_keyspace.node.raft import COMMANDS, Entry, HardState, SnapshotMeta
 from django_keyspace.node.snapshot import Snapshot, SnapshotStore
 from django_keyspace.node.start import open_state
 from tests.journal.helpers import BOOTSTRAP, MEMBERS, sim_disk
-from tests.node.replicas import CLUSTER, ELECTION_MS, OPTIONS, Cluster, Node, incr, payload
+from tests.node.replicas import CLUSTER, ELECTION_MS, OPTIONS, Cluster, Node, StoreFolder, incr, payload
 from tests.sim.disk import PowerCut, SimDisk
-from tests.sim.node import StoreDisk
 
 Make = Callable[..., Cluster]
 REMEDY = "wipe it and let it join again"
@@ -34,7 +33,7 @@ class Host:
         self.path = path
         self.path.mkdir()
         self.disk: SimDisk = sim_disk()
-        self.store_disk = StoreDisk(str(path))
+        self.store_disk = StoreFolder(str(path))
         self.boot = "boot-1"
         self.machine: Machine | None = None
         self.journal: Journal | None = None
@@ -89,7 +88,7 @@ class Host:
     def power_cut(self, boot: str = "boot-2") -> None:
         self.kill()
         self.disk.crash()
-        self.store_disk.spoil()
+        self.store_disk.lose()
         self.boot = boot
 
 
