@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 from django_keyspace.exceptions import (
     ChangeRefused,
     KeyspaceError,
+    NoSpace,
     NotLeader,
     Overloaded,
     ValueTooLarge,
@@ -56,6 +57,21 @@ class Directory:
         return NotLeader(
             f"Node {self._core.name} does not lead the cluster; {where}. Nothing was done.", leader, address
         )
+
+    def no_room(self, since_ms: int, patience_ms: int) -> KeyspaceError:
+        """The error of a node whose disk is full: who else leads, or may soon; otherwise that there is no room.
+
+        Arguments:
+            since_ms: for how long it has been full.
+            patience_ms: how long an election may take.
+        """
+        raft, name = self._core.raft, self._core.name
+        is_led = raft.leader not in (None, self._core.node)
+        others = len(raft.membership.voters) > 1 and (since_ms < patience_ms or is_led)
+        if not others:
+            return NoSpace(f"The disk of node {name} is full. Nothing was done. Make room on it.")
+        refusal = self.not_leader()
+        return NotLeader(f"{refusal} Its disk is full.", refusal.leader, refusal.address)
 
     def public(self, error: Exception) -> KeyspaceError:
         """What the core refused, in the words of the package."""

@@ -67,6 +67,7 @@ class Runtime:
         self.settings = settings = parts.settings
         self.is_over = False
         self.is_full = False
+        self._full_since_ms = 0
         self.on_group: Callable[[int, float], None] | None = None
         self._clock = parts.clock
         self._scheduler = scheduler = parts.scheduler
@@ -78,7 +79,7 @@ class Runtime:
         self._packer = Packer(self, self._proposals, self._barrier, machine, parts.clock, self._log_clock, settings)
         directory = Directory(self)
         self.members, self.address_of = directory.members, directory.address_of
-        self.not_leader, self.public = directory.not_leader, directory.public
+        self.not_leader, self.public, self._no_room = directory.not_leader, directory.public, directory.no_room
         self._changes = Changes(self, scheduler, 2 * settings.election_timeout_ms)
         self.reads = NodeReads(self, machine, parts.clock, self._log_clock, scheduler, settings)
         self._applier = Applier(machine, scheduler, settings, self._applied, self.fail, self._store_is_full)
@@ -286,8 +287,8 @@ class Runtime:
         if self.is_full and needs_room(message):
             return  # as if it were lost
         self.raft.step(message)
-        if isinstance(message, consensus.AppendRequest | consensus.Heartbeat) and message.term >= self.raft.term:
-            self.reads.heard_leader()
+        if isinstance(message, consensus.Heartbeat) and message.term >= self.raft.term:
+            self.reads.heard_leader(message.leader_commit, message.log_time_ms)
 
     @guarded
     def peer_lost(self, peer: str) -> None:
@@ -429,12 +430,12 @@ class Runtime:
         Nothing that depends on them has left this node. Until there is room, it takes no entries and does not lead.
         """
         logger.error("%s Node %s takes no writes until there is room.", error, self.node)
-        self.is_full = True
+        self._note_full(True)
         self._persistence.abandon()
         self._applier.drop()
         self._has_core = False
         self.raft.fail("The disk is full.")
-        self._lead_no_more(NoSpace(f"The disk of node {self.name} is full. {error}"))
+        self._lead_no_more(self._refusal_for_room())
 
         def drained(result: KeyspaceError | None) -> None:
             self._scheduler.call_threadsafe(self._begin_again)
@@ -456,9 +457,17 @@ class Runtime:
         """There is no room for what is committed: it waits, and so does whoever reads here; others may lead."""
         if is_full:
             logger.error("The store of node %s has no room on the disk for what is committed. It waits.", self.node)
-        self.is_full = is_full
+        self._note_full(is_full)
         if self._has_core:
             self.raft.set_may_lead(not is_full)
+
+    def _note_full(self, is_full: bool) -> None:
+        if is_full and not self.is_full:
+            self._full_since_ms = self._clock.monotonic_ms()
+        self.is_full = is_full
+
+    def _refusal_for_room(self) -> KeyspaceError:
+        return self._no_room(self._clock.monotonic_ms() - self._full_since_ms, 2 * self.settings.election_timeout_ms)
 
     def has_room_again(self) -> None:
         """See :class:`upkeep.Core`."""
@@ -503,6 +512,6 @@ class Runtime:
         if self.is_over:
             raise NoConnection(f"Node {self.name} has stopped. Nothing was done.")
         if self.is_full:
-            raise NoSpace(f"The disk of node {self.name} is full. Nothing was done. Make room on it.")
+            raise self._refusal_for_room()
         if self.raft.role is not Role.LEADER:
             raise self.not_leader()

@@ -75,7 +75,7 @@ def test_rule_43_a_leader_whose_disk_is_full_refuses_writes_steps_down_and_recov
     runtime.on_commit(told.append)
     fill(leader)
     write_until_full(cluster, leader)
-    with pytest.raises(NoSpace, match=r"is full.*Nothing was done.*Make room on it"):
+    with pytest.raises(NotLeader, match=r"Nothing was done. Its disk is full"):
         leader.propose(delete(b"k"))
     cluster.until(lambda: not leader.leads and leader.runtime.is_running)
     (view,) = leader.ask("dirty")
@@ -100,7 +100,7 @@ def test_rule_43_what_was_under_way_is_unknown_and_what_waited_was_not_done(make
     cluster.run(0.1)
     waits, read = leader.propose(incr()), leader.ask()
     cluster.until(lambda: bool(under_way and waits and read))
-    assert [type(one).__name__ for one in (*under_way, *waits)] == ["LeadershipLost", "NoSpace"]
+    assert [type(one).__name__ for one in (*under_way, *waits)] == ["LeadershipLost", "NotLeader"]
     assert isinstance(read[0], KeyspaceError) or read[0].index >= 1
     cluster.until(lambda: not leader.runtime.is_full)
     new = cluster.leader()
@@ -151,6 +151,16 @@ def test_rule_43_a_vote_still_finds_room(cluster: Cluster) -> None:
     cluster.settle()
 
 
+def test_rule_43_if_nobody_else_takes_the_lead_a_full_disk_is_told(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    fill(leader)
+    write_until_full(cluster, leader)
+    cluster.cut(leader.name)
+    cluster.run(5 * ELECTION_MS)
+    with pytest.raises(NoSpace, match=r"is full.*Nothing was done.*Make room on it"):
+        leader.propose(incr())
+
+
 def test_rule_43_a_store_without_room_holds_its_node_up_and_goes_on(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,8 +178,9 @@ def test_rule_43_a_store_without_room_holds_its_node_up_and_goes_on(
         new = cluster.leader(leader)
         assert new.get(b"k") == b"2"
         assert payload_of(leader.ask("dirty")[0], b"k") == b"1"
-        with pytest.raises(NoSpace):
+        with pytest.raises(NotLeader) as refused:
             leader.propose(incr())
+        assert refused.value.leader == new.id
         cluster.run(5 * ELECTION_MS)
         assert leader.is_up and not leader.leads
     cluster.until(lambda: not leader.runtime.is_full)
