@@ -22,7 +22,7 @@ from django_keyspace.node.parts import RuntimeStatus
 from django_keyspace.node.raft import PROMOTE, Change, Membership
 from django_keyspace.node.runtime import Runtime
 from django_keyspace.node.service import ReadStore
-from django_keyspace.operations import WRITES, Call
+from django_keyspace.operations import CONTROLS, WRITES, Call
 from django_keyspace.store.errors import free_disk_bytes
 from django_keyspace.wire import PROTOCOL_VERSION
 
@@ -148,6 +148,7 @@ class Control:
         served = self._served
         config, requests = served.config, served.metrics.requests
         writes = sum(number for name, number in requests.items() if name in WRITES)
+        asked = sum(number for name, number in requests.items() if name in CONTROLS)
         found: dict[str, Any] = {
             "node": config.node_id,
             "role": ALONE,
@@ -160,7 +161,7 @@ class Control:
             "uptime_ms": round(served.metrics.uptime_s * 1000),
             "is_draining": served.draining,
             "connections": len(served.connections),
-            "requests": {"reads": sum(requests.values()) - writes, "writes": writes},
+            "requests": {"reads": sum(requests.values()) - writes - asked, "writes": writes},
             "disk_free_bytes": free_disk_bytes(config.data),
             "store": self._store_figures(),
             "no_leader": None,

@@ -36,7 +36,7 @@ def control_of(node: Node | None, tmp_path: Path, connected: list[str] | None = 
         draining=False,
         connections=set(),
     )
-    served.metrics.requests.update({"get": 5, "set": 2, "incr": 1})
+    served.metrics.requests.update({"get": 5, "set": 2, "incr": 1, "node_status": 9})
     if node is None:
         served.store.read = lambda name: {
             "records": 1,
