@@ -55,8 +55,10 @@ def delete(key: bytes) -> Call:
     return ("delete", 0, key)
 
 
-def once(session: bytes, sequence: int, call: Call, *, again: bool = False, lowest: int = 1) -> Call:
-    return ("once", session, sequence, lowest, again, call, None)
+def once(
+    session: bytes, sequence: int, call: Call, *, again: bool = False, lowest: int = 1, answer: bytes | None = None
+) -> Call:
+    return ("once", session, sequence, lowest, again, call, answer)
 
 
 def session_of(born_ms: int, name: bytes = b"s") -> bytes:

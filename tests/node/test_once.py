@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from django_keyspace.exceptions import LeadershipLost, NotLeader, SessionExpired, StaleSequence
+from django_keyspace.node.entries import logged_calls
 from django_keyspace.store.sessions import EXPIRY_MS
-from tests.node.replicas import Cluster, Node, delete, incr, once, put, session_of
+from tests.node.replicas import Cluster, Node, delete, entries_of, incr, once, put, session_of
 
 
 def lose_the_answer(cluster: Cluster, leader: Node, *calls: Any) -> None:
@@ -115,3 +116,20 @@ def test_rule_28_a_hint_names_another_node_or_nobody(cluster: Cluster) -> None:
                 node.propose(incr())
             assert caught.value.leader != node.id
             assert (caught.value.leader is None) == (caught.value.address is None)
+
+
+def test_rule_31_what_a_script_wrote_is_logged_with_its_answer_and_the_script_is_not(cluster: Cluster) -> None:
+    """It ran on the leader. The others, and whoever asks again, have its writes and its answer, and nothing to run."""
+    leader = cluster.leader()
+    leader.write(put(b"k", b"1"))
+    session = session_of(leader.runtime.log_time_ms())
+    wrote = ("atomic", [(0, ("value", b"k", None, b"1"))], [put(b"k", b"2"), incr()])
+    lose_the_answer(cluster, leader, once(session, 1, wrote, answer=b"it said 7"))
+    new = cluster.leader()
+    logged = [call for entry in entries_of(new) for call in logged_calls(entry).calls]
+    assert [call[0] for call in logged] == ["set", "once"] and logged[-1][5][0] == "atomic"
+    # Its conditions do not hold any more, and nobody looks at them again.
+    assert new.write(once(session, 1, wrote, again=True, answer=b"another run")) == [b"it said 7"]
+    assert new.write(once(session, 2, wrote, answer=b"a later one")) == [None], "it was overtaken, and runs again"
+    cluster.settle()
+    assert (new.get(b"k"), new.get(b"n")) == (b"2", b"1")

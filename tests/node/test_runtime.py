@@ -108,8 +108,8 @@ def test_a_member_of_which_nothing_is_known_has_no_address(make_cluster: Make) -
 # --- Leadership -------------------------------------------------------------------------------------------------------
 
 
-def test_leadership_is_handed_over_before_a_node_goes(cluster: Cluster) -> None:
-    """Rule 53: nothing that was accepted is lost, and nobody waits for an election."""
+def test_rule_53_leadership_is_handed_over_before_a_node_goes(cluster: Cluster) -> None:
+    """Nothing that was accepted is lost, and nobody waits for an election."""
     leader = cluster.leader()
     results = leader.propose(incr())
     cluster.run(0.1)
@@ -335,8 +335,8 @@ def test_a_killed_node_tells_nobody(cluster: Cluster) -> None:
     cluster.settle()
 
 
-def test_a_rolling_restart_loses_nothing(cluster: Cluster) -> None:
-    """Rule 53, with a write that is sent again under its session wherever the leader is."""
+def test_rule_53_a_rolling_restart_loses_nothing(cluster: Cluster) -> None:
+    """With a write that is sent again under its session wherever the leader is."""
     session = session_of(cluster.leader().runtime.log_time_ms())
     for done, name in enumerate(list(cluster.nodes), 1):
         node: Node = cluster[name]

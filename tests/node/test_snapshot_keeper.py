@@ -161,7 +161,7 @@ def test_rule_42_a_disk_that_fails_under_a_snapshot_ends_the_node(
 # --- Sending and installing -------------------------------------------------------------------------------------------
 
 
-def test_rule_35_a_follower_that_is_far_behind_gets_a_snapshot_and_goes_on(small: Cluster) -> None:
+def test_rule_37_a_follower_that_is_far_behind_gets_data_place_members_sessions_and_log_clock(small: Cluster) -> None:
     leader, follower = small.leader(), small.followers()[0]
     session = session_of(leader.runtime.log_time_ms())
     leader.write(once(session, 1, incr(b"once")))
@@ -172,14 +172,13 @@ def test_rule_35_a_follower_that_is_far_behind_gets_a_snapshot_and_goes_on(small
     assert sent(leader, BEGIN) and len(sent(leader, CHUNK)) >= 1 and sent(follower, ACK)
     write_many(leader, 3)
     small.settle()
-    # Rule 37: data, place in the log, members, sessions and log clock came along.
     assert follower.runtime.raft.membership == leader.runtime.raft.membership
     assert follower.machine.log_ms == leader.machine.log_ms
     follower = small.elect(follower)
     assert follower.write(once(session, 1, incr(b"once"), again=True)) == [1]
 
 
-def test_while_a_snapshot_is_installed_nothing_is_read(small: Cluster) -> None:
+def test_rule_35_while_a_snapshot_is_installed_nothing_is_read(small: Cluster) -> None:
     leader, follower = small.leader(), small.followers()[0]
     leave_behind(small, follower)
     follower.thread_us["applier"] = 2_000_000

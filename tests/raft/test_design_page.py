@@ -33,7 +33,7 @@ def test_every_rule_is_shown_or_has_a_reason() -> None:
     for number, _, files, mutations, elsewhere in table:
         names = [] if files == "-" else files.split(", ")
         for name in names:
-            module = importlib.import_module(f"tests.raft.{name}")
+            module = importlib.import_module("tests." + (name if "/" in name else f"raft/{name}").replace("/", "."))
             assert any(test.startswith(f"test_rule_{int(number):02d}_") for test in vars(module)), (number, name)
         assert names or elsewhere, f"rule {number} is neither shown nor excused"
         known = [mutation.name for mutation in TABLE if mutation.rule == int(number)]
@@ -42,6 +42,9 @@ def test_every_rule_is_shown_or_has_a_reason() -> None:
 
 def test_every_test_of_a_rule_is_in_the_table() -> None:
     shown = {int(row[0]): row[2].split(", ") for row in rows("### The rules")}
-    for path in Path(__file__).parent.glob("test_*.py"):
-        for number in re.findall(r"^def test_rule_(\d\d)_", path.read_text(encoding="utf-8"), re.MULTILINE):
-            assert path.stem in shown[int(number)], (number, path.stem)
+    for folder, prefix in (("raft", ""), ("node", "node/")):
+        for path in (ROOT / "tests" / folder).glob("test_*.py"):
+            for number in re.findall(
+                r"^(?:async )?def test_rule_(\d\d)_", path.read_text(encoding="utf-8"), re.MULTILINE
+            ):
+                assert prefix + path.stem in shown[int(number)], (number, path.stem)
