@@ -71,7 +71,8 @@ class PeerLink(asyncio.Protocol):
 
     Attributes:
         is_up: whether frames may be sent.
-        heard_s: ``time.monotonic()`` when something came last.
+        begun_s: ``time.monotonic()`` when this object was made.
+        heard_s: when something came last.
         sent_s: when something was sent last.
         dropped: frames that found no room.
         refusal: what the other side said when it closed the connection.
@@ -99,7 +100,7 @@ class PeerLink(asyncio.Protocol):
         self._paused = False
         self._is_down = False
         self.is_up = False
-        self.heard_s = self.sent_s = monotonic()
+        self.begun_s = self.heard_s = self.sent_s = monotonic()
         self.dropped = 0
         self.refusal: KeyspaceError | None = None
 

@@ -250,7 +250,6 @@ class Peers:
                 self._wishes[peer.node].set()
         if peer.purpose == LINK:
             self.entry_versions[peer.node] = peer.entry_version
-            self._log.forget(peer.node)
 
     def _require_expected(self, expected: str, peer: PeerHello) -> None:
         if peer.cluster != self._hello.cluster:
@@ -307,6 +306,8 @@ class Peers:
     def link_down(self, link: PeerLink, error: Exception | None) -> None:
         """A connection is gone."""
         self._guests.discard(link)
+        if link.is_greeted and monotonic() - link.begun_s > IDLE_S:
+            self._log.forget(link.peer.node)  # it was fine for a while: what comes now is news
         ended = self._ends.pop(link, None)
         if ended is not None:
             ended.set()
@@ -343,6 +344,9 @@ class Peers:
             wish.clear()
             pause_s = (REDIAL_REFUSED_S if isinstance(error, PeerRefused) else delay_s) * self._random.uniform(0.5, 1.5)
             delay_s = min(delay_s * 2, REDIAL_MAX_S)
+            if error is not None and not isinstance(error, NoConnection):
+                await asyncio.sleep(pause_s)
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await wish.wait()
