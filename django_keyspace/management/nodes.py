@@ -13,9 +13,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from django_keyspace.addresses import Endpoint, parse_location
-from django_keyspace.backend.blocking import BlockingConnection
-from django_keyspace.backend.routing import Link
-from django_keyspace.backend.sessions import error_of_answer
+from django_keyspace.backend.transport import ask_node
 from django_keyspace.conf import make_config
 from django_keyspace.exceptions import (
     ConfigurationError,
@@ -28,7 +26,6 @@ from django_keyspace.exceptions import (
 from django_keyspace.handshake import find_secret
 from django_keyspace.management.diagnosis import Answer, Answers, why_no_leader
 from django_keyspace.security import Security, make_security
-from django_keyspace.wire import OK
 
 ASK_TIMEOUT_MS: Final = 2_000
 ASKED_AT_ONCE: Final = 16
@@ -117,37 +114,6 @@ def _place_of_alias(alias: str) -> Place:
             "nodes. cache.status() has its figures. For a cluster, set LOCATION to keyspace://HOST:PORT,HOST:PORT,HOST:PORT/0."
         )
     return Place(parse_location(config.location).endpoints, config.security, config.location)
-
-
-def ask_node(
-    endpoint: Endpoint, security: Security, name: str, *arguments: Any, timeout_ms: int = ASK_TIMEOUT_MS
-) -> Any:
-    """Ask one node something, and no other.
-
-    Arguments:
-        endpoint: its address.
-        security: what to show to it, and to want of it.
-        name: a request of ``operations.CONTROLS``, or a read.
-        *arguments: its arguments.
-        timeout_ms: how long that may take, connecting included.
-    Returns:
-        Its answer.
-    Raises:
-        KeyspaceError: it could not be asked, or its answer is this error.
-    """
-    deadline_at_s = monotonic() + timeout_ms / 1000
-    # Whichever node answers is the one that was asked: of a cluster or alone.
-    link = Link(endpoint, secret=security.secret)
-    connection = BlockingConnection(link, security=security, deadline_at_s=deadline_at_s, timeout_ms=timeout_ms)
-    try:
-        _, status, result = connection.exchange_within(name, arguments, deadline_at_s)
-    except (KeyspaceError, OSError) as error:
-        raise connection.failure(error).error from error
-    finally:
-        connection.close()
-    if status == OK:
-        return result
-    raise error_of_answer(status, result)
 
 
 def ask_all(place: Place, timeout_ms: int = ASK_TIMEOUT_MS) -> Answers:

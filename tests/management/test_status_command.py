@@ -15,6 +15,7 @@ from django.core.management.base import CommandError
 from django.test import override_settings
 
 from django_keyspace.testing import running_node
+from tests.certificates import Certificates
 from tests.management.fakes import LOCATION, FakeCluster, alone, member, status
 
 
@@ -159,6 +160,17 @@ def test_a_real_node_with_a_secret_and_without_a_project(tmp_path: Path) -> None
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["nodes"][0]["status"]["process"] == node.pid
+
+
+@pytest.mark.node
+def test_a_real_node_with_tls(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    with running_node(**certificates.node_options()) as node:
+        location = f"keyspaces://{node.address}"
+        assert run("--location", location, "--tls-ca", certificates.ca)[1] is None
+        for wrong in ([location, "--tls-ca", certificates.strangers_ca], [f"keyspace://{node.address}"]):
+            out, error = run("--location", *wrong)
+            assert error is not None and "no answer" in out
 
 
 def test_only_the_commands_about_nodes_work_without_a_project(tmp_path: Path) -> None:

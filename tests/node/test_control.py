@@ -129,6 +129,14 @@ async def test_a_member_is_promoted_and_removed(cluster: Cluster, tmp_path: Path
         await ask(control, "change_member", "remove", "n4")
 
 
+async def test_a_leader_that_removes_itself_hears_of_it_and_another_one_leads(cluster: Cluster, tmp_path: Path) -> None:
+    leader = cluster.leader()
+    assert await ask(control_of(leader, tmp_path), "change_member", "remove", leader.name, cluster=cluster) is None
+    successor = cluster.leader(leader)
+    assert leader.id not in successor.runtime.raft.membership.members
+    assert (await ask(control_of(leader, tmp_path), "node_status"))["role"] == "removed"
+
+
 async def test_a_change_that_would_lose_the_quorum_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     leader = cluster.leader()
     gone, other = cluster.followers()

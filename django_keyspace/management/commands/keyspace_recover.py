@@ -10,10 +10,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.backend.transport import ask_node
+from django_keyspace.exceptions import DeadlineExceeded, KeyspaceError, NoConnection
 from django_keyspace.handshake import find_secret
 from django_keyspace.management.diagnosis import Answer
-from django_keyspace.management.nodes import ASK_TIMEOUT_MS, ask_node, endpoint_of
+from django_keyspace.management.nodes import ASK_TIMEOUT_MS, endpoint_of
 from django_keyspace.management.tables import duration
 from django_keyspace.node.config import format_address, parse_listen
 from django_keyspace.node.identity import Identity
@@ -41,9 +42,7 @@ class Command(BaseCommand):
         parser.add_argument("--look", action="store_true", help="Show what the folder has, and make nothing.")
         parser.add_argument("--json", action="store_true", help="As JSON.")
         parser.add_argument("--yes", action="store_true", help="Do not ask.")
-        parser.add_argument(
-            "--force", action="store_true", help="Even if a majority of the old cluster answers, or cannot be asked."
-        )
+        parser.add_argument("--force", action="store_true", help="Even if a majority of the old cluster could go on.")
         parser.add_argument(
             "--secret-file",
             metavar="FILE",
@@ -73,18 +72,8 @@ class Command(BaseCommand):
 
     def _make(self, recovery: Recovery, answers: Sequence[Answer], options: dict[str, Any]) -> None:
         findings = recovery.findings
-        alive = [
-            answer
-            for answer in answers
-            if answer.status is not None and answer.facts["cluster"] == findings.identity.cluster
-        ]
-        voters = findings.membership.voters
-        if 2 * sum(answer.member_id in voters for answer in alive) > len(voters) and not options["force"]:
-            raise CommandError(
-                f"{', '.join(answer.name for answer in alive)} answer: they are a majority of the {len(voters)} voters, and "
-                "the cluster lives. Nothing was changed. Start this node as it is; if it cannot start, let it join again with an "
-                "empty folder."
-            )
+        if not options["force"]:
+            _require_lost(findings, answers)
         address = options["advertise"] or findings.address
         if not address:
             raise CommandError(
@@ -132,6 +121,29 @@ class Command(BaseCommand):
             raise CommandError("Nothing was changed.")
 
 
+def _require_lost(findings: Findings, answers: Sequence[Answer]) -> None:
+    """Refuse if the voters that are there, with this node, can decide."""
+    voters, own = findings.membership.voters, findings.identity
+    there = [
+        answer
+        for answer in answers
+        if answer.member_id in voters
+        # Whoever answers in another way, such as that it wants a certificate, is there too.
+        and (
+            answer.facts["cluster"] == own.cluster
+            if answer.status is not None
+            else not isinstance(answer.error, NoConnection | DeadlineExceeded)
+        )
+    ]
+    if 2 * (len(there) + (own.member_id in voters)) > len(voters):
+        names = ", ".join(answer.name for answer in there)
+        who = f"{names} and this node are" if there else "This node alone is"
+        raise CommandError(
+            f"{who} a majority of the {len(voters)} voters: the cluster lives, or "
+            "will as soon as this node is started as it is. Nothing was changed. If you know better, there is --force."
+        )
+
+
 def _ask_others(findings: Findings, options: dict[str, Any]) -> list[Answer]:
     """Whether other members answer: then perhaps nothing needs to be recovered."""
     security = make_security(uses_tls=False)
@@ -144,7 +156,7 @@ def _ask_others(findings: Findings, options: dict[str, Any]) -> list[Answer]:
         endpoint = endpoint_of(address)
         try:
             status = ask_node(endpoint, security, "node_status", timeout_ms=ASK_TIMEOUT_MS)
-            answers.append(Answer(endpoint, status, name=status["node"], member_id=status.get("member_id", "")))
+            answers.append(Answer(endpoint, status, None, status["node"], status.get("member_id", "")))
         except KeyspaceError as error:
             answers.append(Answer(endpoint, None, error, name, member))
     return answers
