@@ -12,19 +12,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from django.core.management.base import CommandError
 
 from django_keyspace.exceptions import ConfigurationError
+from django_keyspace.management.diagnosis import Answers, why_no_leader
+from django_keyspace.management.nodes import Place, ask_all, endpoint_of
+from django_keyspace.security import make_security
 
 PLAN_FILE: Final = "cluster.json"
 PLAN_FORMAT: Final = 1
 HOST: Final = "127.0.0.1"
 PORTS: Final = range(10_240, 32_000)
 """Below those that systems give to outgoing connections: a node that was stopped needs its port again."""
+START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
+ASK_TIMEOUT_MS: Final = 1_000
+LOOK_AGAIN_S: Final = 0.1
 LOG_LINES_SHOWN: Final = 5
 
 
@@ -146,6 +152,12 @@ class LocalNode:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
+    def kill(self) -> None:
+        """End it at once, as a crash would; :meth:`start` starts it again, with its data."""
+        if self._process is not None:
+            self._process.kill()
+            self.end(monotonic() + STOP_TIMEOUT_S)
+
     def end(self, by_s: float) -> None:
         """Wait until it has ended, and kill it if it takes too long."""
         if self._process is None:
@@ -172,11 +184,17 @@ class LocalCluster:
     Arguments:
         plan: which.
         flags: more flags of the nodes.
+
+    Attributes:
+        nodes: its nodes.
+        place: where they are asked.
     """
 
     def __init__(self, plan: Plan, flags: Sequence[str] = ()) -> None:
         self.plan = plan
         self.nodes = [LocalNode(plan, name, flags) for name in plan.addresses]
+        endpoints = tuple(endpoint_of(address) for address in plan.addresses.values())
+        self.place = Place(endpoints, make_security(uses_tls=False), self.location)
 
     @property
     def location(self) -> str:
@@ -194,6 +212,25 @@ class LocalCluster:
             raise ConfigurationError(f"The folder {folder} cannot be used: {error.strerror or error}.") from error
         for node in self.nodes:
             node.start()
+
+    def await_leader(self, timeout_s: float = START_TIMEOUT_S) -> Answers:
+        """Return what the nodes say as soon as all of them answer and one leads.
+
+        Raises:
+            CommandError: a node has ended, or it took too long.
+        """
+        give_up_s = monotonic() + timeout_s
+        while True:
+            answers = ask_all(self.place, ASK_TIMEOUT_MS)
+            self.require_running()
+            all_answer = all(answer.status is not None for answer in answers.answers)
+            # A node alone has nobody to elect.
+            if all_answer and (answers.leader is not None or answers.freshest is None):
+                return answers
+            if monotonic() >= give_up_s:
+                reasons = why_no_leader(answers) or ["Some nodes do not answer."]
+                raise CommandError(f"The cluster was not ready within {timeout_s:.0f} s. {' '.join(reasons)}")
+            sleep(LOOK_AGAIN_S)
 
     def require_running(self) -> None:
         """Raise :class:`CommandError` if a node has ended."""

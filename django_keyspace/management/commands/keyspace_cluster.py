@@ -8,7 +8,7 @@ import signal
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 from types import FrameType
 from typing import Any, Final
 
@@ -16,17 +16,12 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_keyspace.exceptions import KeyspaceError
 from django_keyspace.management.commands.keyspace_status import as_json, status_lines
-from django_keyspace.management.diagnosis import Answers, why_no_leader
 from django_keyspace.management.live import Picture
-from django_keyspace.management.local import LocalCluster, make_plan
-from django_keyspace.management.nodes import Place, ask_all, endpoint_of
-from django_keyspace.security import make_security
+from django_keyspace.management.local import ASK_TIMEOUT_MS, LocalCluster, make_plan
+from django_keyspace.management.nodes import ask_all
 
 DATA_DEFAULT: Final = "keyspace-cluster"
-START_TIMEOUT_S: Final = 60.0
-LOOK_AGAIN_S: Final = 0.1
 INTERVAL_S: Final = 1.0
-ASK_TIMEOUT_MS: Final = 1_000
 
 
 class Command(BaseCommand):
@@ -67,19 +62,17 @@ class Command(BaseCommand):
         try:
             plan = make_plan(Path(options["data"]).absolute(), options["nodes"], options["port"])
             cluster = LocalCluster(plan, options["flags"])
-            endpoints = tuple(endpoint_of(node.address) for node in cluster.nodes)
-            place = Place(endpoints, make_security(uses_tls=False), cluster.location)
             with _ended_by_signals(), contextlib.suppress(KeyboardInterrupt):
                 try:
                     cluster.start()
-                    self._run(cluster, place, options)
+                    self._run(cluster, options)
                 finally:
                     self._stop(cluster, options)
         except KeyspaceError as error:
             raise CommandError(str(error)) from error
 
-    def _run(self, cluster: LocalCluster, place: Place, options: dict[str, Any]) -> None:
-        answers = self._await_leader(cluster, place)
+    def _run(self, cluster: LocalCluster, options: dict[str, Any]) -> None:
+        answers = cluster.await_leader()
         if options["json"]:
             nodes = {node.name: {"address": node.address, "process": node.pid} for node in cluster.nodes}
             facts: dict[str, Any] = {"location": cluster.location, "data": str(cluster.plan.folder), "nodes": nodes}
@@ -94,23 +87,9 @@ class Command(BaseCommand):
             self.stdout.write(f'"LOCATION": "{cluster.location}"')
             self.stdout.write(f"The data and the logs are in {cluster.plan.folder}. Ctrl-C stops all nodes.")
         if not options["once"]:
-            self._watch(cluster, place, quiet=options["json"])
+            self._watch(cluster, quiet=options["json"])
 
-    def _await_leader(self, cluster: LocalCluster, place: Place) -> Answers:
-        give_up_s = monotonic() + START_TIMEOUT_S
-        while True:
-            answers = ask_all(place, ASK_TIMEOUT_MS)
-            cluster.require_running()
-            all_answer = all(answer.status is not None for answer in answers.answers)
-            # A node alone has nobody to elect.
-            if all_answer and (answers.leader is not None or answers.freshest is None):
-                return answers
-            if monotonic() >= give_up_s:
-                reasons = why_no_leader(answers) or ["Some nodes do not answer."]
-                raise CommandError(f"The cluster was not ready within {START_TIMEOUT_S:.0f} s. {' '.join(reasons)}")
-            sleep(LOOK_AGAIN_S)
-
-    def _watch(self, cluster: LocalCluster, place: Place, *, quiet: bool) -> None:
+    def _watch(self, cluster: LocalCluster, *, quiet: bool) -> None:
         title = f"{cluster.location}   Ctrl-C stops all nodes"
         with Picture(self.stdout, title) as picture:
             while True:
@@ -119,7 +98,7 @@ class Command(BaseCommand):
                         node.name: str(node.pid) if node.exit_code is None else f"exit {node.exit_code}"
                         for node in cluster.nodes
                     }
-                    picture.show(ask_all(place, ASK_TIMEOUT_MS), processes)
+                    picture.show(ask_all(cluster.place, ASK_TIMEOUT_MS), processes)
                 sleep(INTERVAL_S)
 
     def _stop(self, cluster: LocalCluster, options: dict[str, Any]) -> None:
