@@ -13,6 +13,8 @@ from django_keyspace.operations import DATABASES_DEFAULT
 
 SCHEMES: Final = ("keyspace", "keyspaces", "keyspace+unix")
 PORT_DEFAULT: Final = 7080
+SOCKET_FILE: Final = "node.sock"
+"""The Unix socket in a node's data folder."""
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%\w+)?")

@@ -43,6 +43,7 @@ OPTIONS: Final[dict[str, str]] = {
     "consistency": "'safe' (default), 'lease', 'session' or 'dirty': what a cluster's reads promise.",
     "max_staleness_ms": "how old the answer of a session or dirty read may be, in milliseconds; default: of any age.",
     "leader_timeout_ms": "how long of its time a call may look for a leader, in milliseconds; default: all of it.",
+    "replica": "data folder of a node on this host, or 'auto': session and dirty reads come from its store. Clusters only.",
     "secret": "what a node's clients must know; default: KEYSPACE_SECRET or KEYSPACE_SECRET_FILE of the environment. Nodes only.",
     "tls": "a mapping with ca, cert, key (files, PEM) and verify_hostname, for keyspaces:// locations.",
     "scan_warning_keys": "a models' query that scans more objects than this warns, default 10,000; 0 never warns.",
@@ -80,6 +81,7 @@ class Config:
     consistency: str = "safe"
     max_staleness_ms: int | None = None
     leader_timeout_ms: int | None = None
+    replica: str | None = None
     secret: bytes | None = field(default=None, repr=False)
     tls: Tls | None = None
     reverse_key_function: Any = None
@@ -145,8 +147,10 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
         _refuse_embedded_options(options)
         uses_tls = address.startswith("keyspaces://")
         security = make_security(uses_tls=uses_tls, secret=options.get("secret"), tls=options.get("tls"))
-    elif "secret" in options or "tls" in options:
-        raise ConfigurationError("Options secret and tls are for nodes, and the store of this alias is a folder.")
+    elif not options.keys().isdisjoint(("secret", "tls", "replica")):
+        raise ConfigurationError(
+            "Options secret, tls and replica are for nodes, and the store of this alias is a folder."
+        )
     database = options.get("database", url_database or 0)
     if url_database and database != url_database:
         raise ConfigurationError(f"LOCATION names database {url_database} and the option database says {database}.")
@@ -164,6 +168,7 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
         database=database,
         secret=security.secret,
         tls=security.tls,
+        replica=_replica(options.get("replica")),
         reverse_key_function=_callable(options.get("reverse_key_function")),
         max_entries=options.get("MAX_ENTRIES"),
         cull_frequency=options.get("CULL_FREQUENCY", 3),
@@ -245,6 +250,18 @@ def _joined(addresses: Sequence[Any]) -> str:
         )
     hosts = ",".join(rest.partition("/")[0] for _, _, rest in parts)
     return f"{min(schemes, default='keyspace')}://{hosts}/{min(databases, default='')}"
+
+
+def _replica(place: Any) -> str | None:
+    """The data folder of the node whose store is read, or its socket, absolute; or the word ``auto``; None: no node's."""
+    found = os.fspath(place) if isinstance(place, os.PathLike) else place
+    if found is None:
+        return None
+    if isinstance(found, str) and (found == "auto" or os.path.isabs(found)):
+        return found
+    raise ConfigurationError(
+        f"Option replica must be the absolute path of the data folder of a node on this host, or 'auto', not {place!r:.80}."
+    )
 
 
 def _callable(function: Any) -> Any:

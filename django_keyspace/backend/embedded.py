@@ -105,7 +105,7 @@ class EmbeddedEngine:
             return await self._write(name, arguments)
         if name in RUNS:
             return await asyncio.wrap_future(threads.submit(lambda: self._scripts.run((name, *arguments))))
-        if _takes_long(name, arguments):
+        if takes_long(name, arguments):
             return await asyncio.to_thread(self.store.read, name, *arguments)
         return self.store.read(name, *arguments)
 
@@ -141,7 +141,7 @@ class EmbeddedEngine:
             _resolve(group, [error] * len(group))
 
 
-def _takes_long(name: str, arguments: Sequence[Any]) -> bool:
+def takes_long(name: str, arguments: Sequence[Any]) -> bool:
     """Whether a read may take longer than a coroutine should hold up its loop."""
     if name == "at":
         name, *arguments = arguments[3]

@@ -221,13 +221,15 @@ class ExtraMethods(Methods):
     # ------------------------------------------------------------------------------------------- figures
 
     def _status(self) -> Steps[dict[str, Any]]:
-        """Figures of the store: records, bytes, limits, revision; and of this process: ``counters``, ``outages``."""
+        """Figures of the store: records, bytes, limits, revision; and of this process: ``counters``, ``outages``, ``replica``."""
         figures = yield ("status",)
+        replica = self._runtime.replica
         return {
             **figures,
             "database": self._database,
             "counters": self._runtime.counters.as_dict(),
             "outages": dict(self._runtime.outages.counts),
+            **({} if replica is None else {"replica": replica.figures()}),
         }
 
     status, astatus = twins(_status)

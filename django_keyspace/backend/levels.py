@@ -33,8 +33,8 @@ class LastRead:
     Attributes:
         node: name of the node that answered; empty for a store in this process.
         index: how much of the log the answer takes into account: the revision of the latest write that it can show.
-        age_ms: 0 if nothing newer was acknowledged when the read began; otherwise, how long ago the node had heard from its
-            leader.
+        age_ms: 0 if nothing newer was acknowledged when the read began; otherwise, how long ago, at most, the copy that
+            answered was current.
     """
 
     node: str
@@ -133,7 +133,8 @@ class LeveledEngine:
         self._level = level
         self._max_staleness_ms = max_staleness_ms
         self._note = note
-        self.read = self.write = self.execute
+        self.read: Callable[..., Any] = self.execute
+        self.write = self.execute
         self.close = engine.close
 
     def execute(self, name: str, *arguments: Any) -> Any:

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django_keyspace.backend.codec import Codec
 from django_keyspace.backend.degrade import OutageLog
@@ -19,6 +19,9 @@ from django_keyspace.backend.levels import LastRead, LeveledEngine
 from django_keyspace.conf import Config, make_config
 from django_keyspace.status import Status
 from django_keyspace.store import Counters, open_store
+
+if TYPE_CHECKING:
+    from django_keyspace.backend.replica import Replica
 
 _REMEMBERED_MAX: Final = 256
 
@@ -35,6 +38,7 @@ class Runtime:
         last_status: status of the last call, per thread and task.
         last_read: where the last read with a level was answered, per thread and task.
         safe_engine: the same with safe reads, whatever the option ``consistency`` says.
+        replica: the node of this host beside which it reads, with the option ``replica``.
         scripts: Lua that ``load_script`` was given, by name.
     """
 
@@ -45,18 +49,28 @@ class Runtime:
         self.last_status: ContextVar[Status | None] = ContextVar("django_keyspace_last_status", default=None)
         self.last_read: ContextVar[LastRead | None] = ContextVar("django_keyspace_last_read", default=None)
         self.scripts: dict[str, str] = {}
+        self.replica: Replica | None = None
         self.engine: Engine
         if config.is_remote:
             from django_keyspace.backend.transport import remote_engine
 
-            self.safe_engine: Engine = remote_engine(
+            remote = remote_engine(
                 config.location,
                 timeout_ms=config.timeout_ms,
                 leader_timeout_ms=config.leader_timeout_ms,
                 security=config.security,
             )
+            self.safe_engine: Engine = remote
             self.engine = self.safe_engine
-            if config.consistency != "safe":
+            if config.replica is not None:
+                from django_keyspace.backend.beside import BesideEngine, leveled
+                from django_keyspace.backend.replica import replica_of
+
+                self.replica = replica_of(remote, config.replica, config.security)
+                self.engine = BesideEngine(remote, self.replica)
+                if config.consistency != "safe":
+                    self.engine = leveled(self.engine, config.consistency, config.max_staleness_ms, self.last_read.set)
+            elif config.consistency != "safe":
                 self.engine = LeveledEngine(
                     self.safe_engine, config.consistency, config.max_staleness_ms, self.last_read.set
                 )

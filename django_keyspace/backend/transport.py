@@ -19,10 +19,10 @@ from django_keyspace.backend.cluster.knowledge import Cluster
 from django_keyspace.backend.cluster.route import attempt_s
 from django_keyspace.backend.multiplexed import LoopConnections
 from django_keyspace.backend.routing import TIMEOUT_MS_DEFAULT, ClusterMet, Link
-from django_keyspace.backend.sessions import Sessions
-from django_keyspace.exceptions import ConfigurationError, ProtocolError
+from django_keyspace.backend.sessions import Sessions, error_of_answer
+from django_keyspace.exceptions import ConfigurationError, KeyspaceError, ProtocolError
 from django_keyspace.security import NO_SECURITY, Security, make_security
-from django_keyspace.wire import NodeHello
+from django_keyspace.wire import OK, NodeHello
 
 TIMEOUT_MS_MOST = 24 * 3600 * 1000
 
@@ -180,6 +180,35 @@ def meet_node(endpoint: Endpoint, *, timeout_ms: int, security: Security | None 
     if connection.link.node is None:
         raise ProtocolError(f"The node at {endpoint} did not say who it is.")
     return connection.link.node
+
+
+def ask_node(endpoint: Endpoint, security: Security, name: str, *arguments: Any, timeout_ms: int = 2_000) -> Any:
+    """Ask one node something, and no other.
+
+    Arguments:
+        endpoint: its address.
+        security: what to show to it, and to want of it.
+        name: a request of ``operations.CONTROLS``, or a read.
+        *arguments: its arguments.
+        timeout_ms: how long that may take, connecting included.
+    Returns:
+        Its answer.
+    Raises:
+        KeyspaceError: it could not be asked, or its answer is this error.
+    """
+    deadline_at_s = monotonic() + timeout_ms / 1000
+    # Whichever node answers is the one that was asked: of a cluster or alone.
+    link = Link(endpoint, secret=security.secret)
+    connection = BlockingConnection(link, security=security, deadline_at_s=deadline_at_s, timeout_ms=timeout_ms)
+    try:
+        _, status, result = connection.exchange_within(name, arguments, deadline_at_s)
+    except (KeyspaceError, OSError) as error:
+        raise connection.failure(error).error from error
+    finally:
+        connection.close()
+    if status == OK:
+        return result
+    raise error_of_answer(status, result)
 
 
 _engines: dict[tuple[tuple[Endpoint, ...], int, int | None, Security], RemoteEngine] = {}

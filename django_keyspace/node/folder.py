@@ -4,6 +4,7 @@
 ``node.json``    who the node is: see ``identity.py``
 ``node.lock``    locked (flock) by the process that serves the folder; says process, id and address
 ``node.sock``    the Unix socket of the running node
+``node.fresh``   how fresh its store is, for those who read it beside the node: see ``beside.py``
 ``store/``       the store of a node that runs alone
 ``store-N/``     the store of a node of a cluster: see ``generations.py``
 ``journal/``     its log                                 ``snapshots/``  its snapshots
@@ -19,6 +20,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from django_keyspace.addresses import SOCKET_FILE
 from django_keyspace.exceptions import ConfigurationError, ForeignStore, NoSpace, StorageError
 from django_keyspace.node.disk import HostDisk
 from django_keyspace.node.identity import IDENTITY_FILE, Identity, read_identity, write_identity
@@ -32,7 +34,6 @@ except ImportError:  # Windows: see _lock
 logger = logging.getLogger("django_keyspace.node")
 
 LOCK_FILE: Final = "node.lock"
-SOCKET_FILE: Final = "node.sock"
 STORE_FOLDER: Final = "store"
 _OF_CLUSTERS: Final = ("journal", "snapshots", "generation.json")
 

@@ -162,7 +162,8 @@ class Environment:
         with self.lmdb.begin() as txn:
             record = txn.get(META_KEY)
             names = [*_INDEXES, *self._database_names().values()]
-            has_all = all(txn.get(name) is not None for name in names)
+            # LMDB 1.0 keeps a name with the zero at its end, and 0.9 without.
+            has_all = all(txn.get(name + b"\0") is not None or txn.get(name) is not None for name in names)
         if record is None and not self.lmdb.stat()["entries"]:
             # The state file says that this is our store: whoever made it was killed just then, or the file was emptied.
             raise lmdb.CorruptedError("the file holds nothing")

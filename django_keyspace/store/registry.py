@@ -54,7 +54,8 @@ def forget_store(store: Store) -> None:
     """Shut a store down and take it from the registry, so that its folder can be opened with other options."""
     with _lock:
         store.shutdown()
-        _stores.pop(store.path, None)
+        if _stores.get(store.path) is store:
+            del _stores[store.path]
 
 
 def shutdown_all() -> None:

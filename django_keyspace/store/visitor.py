@@ -134,6 +134,8 @@ class VisitedStore(Store):
     def _recover(self, error: lmdb.Error, lock: WriterLock | None = None) -> None:
         if isinstance(error, DAMAGE):
             raise explain(error, self.path) from error  # what becomes of the file is its node's business
+        if isinstance(error, lmdb.BadValsizeError):
+            raise ValueError(f"That is no key: {error}") from error
         super()._recover(error, lock)
 
     def write_many(self, calls: Sequence[Call], *, wait_s: float | None = None) -> NoReturn:

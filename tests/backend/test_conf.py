@@ -95,7 +95,7 @@ BAD = [
     ("max_bytes", 0), ("max_bytes", "1G"), ("map_bytes", 5), ("databases", 0), ("value_bytes_max", 0),
     ("reverse_key_function", 5), ("secret", "long enough for a secret"), ("tls", {}), ("scan_warning_keys", -1),
     ("consistency", "eventual"), ("consistency", None), ("max_staleness_ms", -1), ("max_staleness_ms", "1 s"),
-    ("leader_timeout_ms", 0), ("leader_timeout_ms", 1.5),
+    ("leader_timeout_ms", 0), ("leader_timeout_ms", 1.5), ("replica", "auto"), ("replica", None),
 ]  # fmt: skip
 
 
@@ -114,6 +114,19 @@ def test_a_reverse_key_function_that_cannot_be_imported() -> None:
     assert make_config("/x", {"reverse_key_function": f"{__name__}.upper"}).reverse_key_function("a") == "A"
     with pytest.raises(ImportError):
         make_config("/x", {"reverse_key_function": "no.such.function"})
+
+
+@pytest.mark.parametrize("place", ["data/n1", "", "AUTO", 7, True, b"/data"])
+def test_a_replica_that_is_no_place(place: Any) -> None:
+    with pytest.raises(ConfigurationError, match="replica must be the absolute path"):
+        make_config("keyspace://h:1/0", {"replica": place})
+
+
+def test_a_replica_is_a_folder_a_path_or_auto() -> None:
+    found = [
+        make_config("keyspace://h:1/0", {"replica": place}).replica for place in ("/n1", Path("/n1"), "auto", None)
+    ]
+    assert found == ["/n1", "/n1", "auto", None]
 
 
 @pytest.mark.parametrize("name", ["durability", "max_bytes", "map_bytes", "databases"])

@@ -1,0 +1,120 @@
+"""The engines of an alias with the option ``replica``: dirty and session reads beside a node of this host, all else as ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from django_keyspace.backend.embedded import takes_long
+from django_keyspace.backend.levels import LastRead, LeveledEngine, note_seen, seen_index
+from django_keyspace.backend.replica import Replica
+from django_keyspace.backend.transport import RemoteEngine
+from django_keyspace.exceptions import LocalError
+from django_keyspace.operations import Call
+from django_keyspace.store.visitor import READABLE_HERE
+
+SESSION: Final = "session"
+LOCAL_LEVELS: Final = ("dirty", SESSION)
+_Answer = tuple[Any, int, int, str]
+
+
+class BesideEngine:
+    """An engine that answers reads beside a node of this host where it can.
+
+    Arguments:
+        engine: the way to the cluster, for everything else.
+        replica: the node of this host.
+    """
+
+    reads_inline = False
+
+    def __init__(self, engine: RemoteEngine, replica: Replica) -> None:
+        self.engine = engine
+        self.replica = replica
+        self.read = self.write = engine.execute  # a plain operation is a safe one
+
+    def execute(self, name: str, *arguments: Any) -> Any:
+        """Do an operation. Raises :class:`KeyspaceError` only."""
+        if name == "at":
+            answer = self.answer(*arguments)
+            if answer is not None:
+                return answer
+        return self.engine.execute(name, *arguments)
+
+    async def aexecute(self, name: str, *arguments: Any) -> Any:
+        """The same, for a coroutine: short reads are answered at once, longer ones in a thread."""
+        if name == "at":
+            if takes_long(name, arguments) and self.replica.copy is not None:
+                answer = await asyncio.to_thread(self.answer, *arguments)
+            else:
+                answer = self.answer(*arguments)
+            if answer is not None:
+                return answer
+        return await self.engine.aexecute(name, *arguments)
+
+    def answer(self, level: str, min_index: int, max_staleness_ms: int | None, call: Call) -> _Answer | None:
+        """Do a read here, with the arguments of the operation ``at``. None: it has to go over the network."""
+        if level not in LOCAL_LEVELS or call[0] not in READABLE_HERE:
+            return None
+        replica = self.replica
+        copy = replica.copy
+        if copy is None:
+            replica.fallbacks += 1
+            replica.seek()
+            return None
+        try:
+            if level == SESSION:
+                min_index = max(min_index, seen_index(copy.cluster))
+            found = copy.read(min_index, max_staleness_ms, call)
+        except LocalError:
+            raise
+        except Exception as error:
+            replica.trouble(copy, error)
+            return None
+        note_seen(copy.cluster, found[1])
+        replica.reads += 1
+        return found
+
+    def close(self) -> None:
+        """Close connections that are not in use, and the store. The next call opens them again."""
+        self.replica.close()
+        self.engine.close()
+
+
+def leveled(
+    engine: BesideEngine, level: str, max_staleness_ms: int | None, note: Callable[[LastRead], Any]
+) -> LeveledEngine:
+    """An engine whose reads have a level, and the short way to a local copy.
+
+    Arguments:
+        engine: carries everything out.
+        level, max_staleness_ms, note: see :class:`LeveledEngine`.
+    """
+    found = LeveledEngine(engine, level, max_staleness_ms, note)
+    if level not in LOCAL_LEVELS:
+        return found
+    replica = engine.replica
+    over_the_network = LeveledEngine(engine.engine, level, max_staleness_ms, note).execute
+    is_session = level == SESSION
+
+    def read(*call: Any) -> Any:
+        """Written out, as ``KeyspaceCache.get`` is: a page calls it often."""
+        copy = replica.copy
+        if copy is None or call[0] not in READABLE_HERE:
+            return found.execute(*call)
+        cluster = copy.cluster
+        try:
+            result, index, age_ms, node = copy.read(seen_index(cluster) if is_session else 0, max_staleness_ms, call)
+        except LocalError:
+            raise
+        except Exception as error:
+            replica.trouble(copy, error)
+            return over_the_network(*call)
+        note_seen(cluster, index)
+        replica.reads += 1
+        note(LastRead(node, index, age_ms))
+        return result
+
+    found.read = read
+    return found
