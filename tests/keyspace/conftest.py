@@ -11,10 +11,18 @@ from typing import Any
 import pytest
 
 from django_keyspace.keyspace import Client
-from tests.contract.conftest import long_lived, place
-from tests.contract.engines import Place
+from tests.contract.conftest import _params, long_lived, place
+from tests.contract.engines import ENGINES, Place
 
 __all__ = ["long_lived", "place"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The table of expectations is held against three nodes as well."""
+    if metafunc.module.__name__.endswith(".test_expectations") and "place" in metafunc.fixturenames:
+        wider = pytest.mark.parametrize("place", _params([*ENGINES, "cluster"]), indirect=True)
+        metafunc.definition.add_marker(wider)
 
 
 @pytest.fixture

@@ -9,12 +9,20 @@ import pytest
 
 from django_keyspace.kyoto import KyotoTycoon, TokyoTyrant
 from django_keyspace.store import forget_store, open_store
-from tests.contract.conftest import _PARAMS, long_lived, place  # noqa: F401 - fixtures
+from tests.contract.conftest import _PARAMS, _params, long_lived, place  # noqa: F401 - fixtures
 from tests.contract.engines import ENGINES, LONG_LIVED, EmbeddedPlace, Place
 
 Make = Callable[..., Any]
 DATABASES_USED = 4
 """The tables use the databases 0 to 3."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The table of expectations is held against three nodes as well."""
+    if metafunc.module.__name__.endswith(".test_expectations") and "kept_place" in metafunc.fixturenames:
+        wider = pytest.mark.parametrize("kept_place", _params([*ENGINES, "cluster"]), indirect=True, scope="module")
+        metafunc.definition.add_marker(wider)
 
 
 @pytest.fixture(scope="module", params=_PARAMS)
