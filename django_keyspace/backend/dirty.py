@@ -52,7 +52,7 @@ class DirtyMethods(ListingMethods):
         """As ``get``, but perhaps not the latest value.
 
         Arguments:
-            max_staleness_ms: how long ago the node that answers may have heard from its leader; None: any time.
+            max_staleness_ms: how long ago, at most, the copy that answers was current; None: any time.
         Raises:
             TooStale: no node is so fresh.
         """

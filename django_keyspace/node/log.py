@@ -55,7 +55,7 @@ class View(Protocol):
 
     Attributes:
         index: the last entry of the log that it holds.
-        age_ms: 0 if it holds all that was acknowledged when the read came; otherwise how long ago the node heard from its leader.
+        age_ms: 0 if it holds all that was acknowledged when the read came; otherwise how long ago, at most, the copy was current.
         node: the name of the node that it is on.
     """
 
@@ -87,7 +87,7 @@ class Reads(Protocol):
             level: a word of ``operations.LEVELS``.
             ready: takes the view to read from, or why there is none; perhaps before this method returns.
             min_index: for a session read: the view holds everything up to this index of the log.
-            max_staleness_ms: for session and dirty reads: how long ago the node may have heard from its leader.
+            max_staleness_ms: for session and dirty reads: how long ago, at most, the node's copy was current.
         """
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from django_keyspace.exceptions import KeyspaceError, NotLeader, TooStale
 from django_keyspace.node import raft as consensus
 from django_keyspace.node.clock import LogClock, NodeClock
+from django_keyspace.node.freshness import Freshness
 from django_keyspace.node.interfaces import Scheduler
 from django_keyspace.node.log import Ready, View
 from django_keyspace.node.settings import RuntimeSettings
@@ -71,14 +72,13 @@ class NodeReads:
     ) -> None:
         self._core = core
         self._machine = machine
-        self._clock = clock
         self._log_clock = log_clock
         self._scheduler = scheduler
         self._settings = settings
         self._waiting = WaitingReads(self._answer, self._refuse)
         self._gathering: dict[bool, Batch] = {}
         self._floor_ms = 0
-        self._heard_ms: int | None = None
+        self._freshness = Freshness(clock)
 
     # --- Asked by those who serve -------------------------------------------------------------------------------------
 
@@ -110,8 +110,12 @@ class NodeReads:
             return
         age_ms = self.age_ms
         if max_staleness_ms is not None and (age_ms is None or age_ms > max_staleness_ms):
-            heard = "has not heard from a leader" if age_ms is None else f"last heard from a leader {age_ms:,} ms ago"
-            ready(TooStale(f"Node {core.name} {heard}, and the read allows {max_staleness_ms:,} ms. Ask another node."))
+            age = "is of unknown age" if age_ms is None else f"was last known to be current {age_ms:,} ms ago"
+            ready(
+                TooStale(
+                    f"The copy of node {core.name} {age}, and the read allows {max_staleness_ms:,} ms. Ask another node."
+                )
+            )
         elif min_index <= self._machine.applied_index:
             ready(self._view(self._log_clock.now_ms(), age_ms))
         else:
@@ -140,13 +144,13 @@ class NodeReads:
         raft = self._core.raft
         if raft.role is consensus.Role.LEADER:
             return raft.quorum_contact_ticks * self._settings.tick_ms
-        return None if self._heard_ms is None else max(self._clock.monotonic_ms() - self._heard_ms, 0)
+        return self._freshness.age_ms(self._machine.applied_index)
 
     # --- Told by the runtime ------------------------------------------------------------------------------------------
 
-    def heard_leader(self) -> None:
-        """A leader has said that it leads."""
-        self._heard_ms = self._clock.monotonic_ms()
+    def heard_leader(self, leader_commit: int, log_time_ms: int) -> None:
+        """A leader has said that it leads, and how much may have been acknowledged by then."""
+        self._freshness.heard(leader_commit, log_time_ms)
 
     def ask(self) -> None:
         """Have a majority confirm that this node leads, once for all reads that have come together."""

@@ -140,7 +140,7 @@ def append(size_bytes: int, number: int = 1) -> tuple[Any, ...]:
     return (RAFT, *to_wire(AppendRequest("b", "a", 1, number - 1, 1 if number > 1 else 0, (entry,), 0)))
 
 
-HEARTBEAT = (RAFT, *to_wire(Heartbeat("b", "a", 1, 0, 1, 0)))
+HEARTBEAT = (RAFT, *to_wire(Heartbeat("b", "a", 1, 0, 1, 0, 0)))
 
 
 async def test_a_heartbeat_overtakes_large_appends_and_snapshots(started: Any) -> None:

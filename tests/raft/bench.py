@@ -158,7 +158,7 @@ class Bench:
 
     def heartbeat(self, commit: int = 0, number: int = 1, term: int | None = None, leader: str = "n2") -> None:
         term = self.raft.term if term is None else term
-        self.raft.step(Heartbeat("n1", leader, term, commit, number, 0))
+        self.raft.step(Heartbeat("n1", leader, term, commit, number, 0, commit))
 
     def terms(self) -> list[int]:
         """The terms of the entries that are durable."""

@@ -231,7 +231,7 @@ def test_log_time_travels_with_votes_and_heartbeats() -> None:
     bench.raft.step(HeartbeatResponse("n1", "n2", 1, 1, 950))
     assert bench.raft.log_time_ms == 950
     bench = Bench(term=1)
-    bench.raft.step(Heartbeat("n1", "n2", 1, 0, 1, 700))
+    bench.raft.step(Heartbeat("n1", "n2", 1, 0, 1, 700, 0))
     assert [message.log_time_ms for message in bench.of(HeartbeatResponse)] == [700]
 
 

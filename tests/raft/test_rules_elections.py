@@ -96,7 +96,7 @@ def old_messages(to: str, sender: str) -> list[Message]:
         VoteRequest(to, sender, 1, 9, 1, True),
         VoteResponse(to, sender, 1, True, 0),
         AppendResponse(to, sender, 1, True, 1, 0, 0),
-        Heartbeat(to, sender, 1, 1, 1, 0),
+        Heartbeat(to, sender, 1, 1, 1, 0, 1),
         HeartbeatResponse(to, sender, 1, 1, 0),
         SnapshotRequest(to, sender, 1, meta),
         TimeoutNow(to, sender, 1),

@@ -32,8 +32,8 @@ from tests.sim.world import Event, Violated, World
 if TYPE_CHECKING:
     from tests.sim.cluster import SimCluster
 
-CHECK_AGES = False
-"""Whether a dirty read's age bounds that of what it saw. It does not: it says when the node last heard from a leader."""
+CHECK_AGES = True
+"""Whether what a dirty read saw is held against the age that came with it."""
 SENT_NOTHING = (NotLeader, NoLeader, Overloaded, TooStale, NoConnection)
 
 

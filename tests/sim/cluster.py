@@ -31,10 +31,10 @@ DEFERRED_MAX = 3_000
 """So many frames wait for a stopped process; then the sender's buffers are full, and the rest is lost."""
 HEAL_MS = 40_000
 """After everything is healed, so much time passes at most until the cluster is whole."""
-AGE_SLACK_US = 3_500_000
+AGE_SLACK_US = 3_000_000
 """By how much a copy may be older than its node says: a leader of yesterday finds out within an election timeout."""
-PAUSE_SLACK_US = 8_000_000
-"""What a stopped process finds in its buffers was sent long ago."""
+PAUSE_SLACK_US = 1_500_000
+"""What a stopped process finds in its buffers was sent long ago, and it can only tell how long about."""
 FOLDER = "/dev/shm"
 
 

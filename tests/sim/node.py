@@ -7,13 +7,20 @@ was not synced, and leaves rubbish in the store's file, so that nobody gets away
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import lmdb
 
 from django_keyspace.exceptions import DamagedJournal, DamagedSnapshot, DiskFailed, KeyspaceError, NoSpace
 from django_keyspace.node.disk import DiskFile, HostDisk
 from django_keyspace.node.raft import BadMessage, Membership, SnapshotMeta
+from django_keyspace.store.folder import STATE_FILE
+from django_keyspace.store.record import Tag, pack_header
 from tests.sim.clock import SimClock
 from tests.sim.disk import PowerCut, SimDisk
 from tests.sim.process import SimScheduler, SimWriter
@@ -65,11 +72,31 @@ class StoreDisk(HostDisk):
     def sync_folder(self, folder: str = "") -> None:
         self._step()
 
-    def spoil(self) -> None:
-        """A power cut: the data files hold something else now."""
-        for data in Path(self.root).glob("store-*/data.mdb"):
-            with open(data, "r+b") as file:
-                file.write(RUBBISH)
+    def spoil(self, random: Random) -> None:
+        """A power cut: data files that had unsynced writes hold rubbish now, or look sound and are wrong."""
+        for data in sorted(Path(self.root).glob("store-*/data.mdb")):
+            state = data.with_name(STATE_FILE)
+            if state.exists() and json.loads(state.read_text())["clean"]:
+                continue
+            if random.random() < 0.5:
+                with open(data, "r+b") as file:
+                    file.write(RUBBISH)
+            else:
+                self._falsify(data.parent)
+
+    @staticmethod
+    def _falsify(folder: Path) -> None:
+        """Take a record away, and put another one there."""
+        try:
+            with lmdb.open(str(folder), max_dbs=8, map_size=2**23, sync=False) as environment:
+                records = environment.open_db(b"database0", create=False)
+                with environment.begin(write=True, db=records) as txn:
+                    cursor = txn.cursor()
+                    if cursor.last():
+                        cursor.delete()
+                    txn.put(b"k0", pack_header(int(Tag.BYTES), 0, crc32(b"v0."), 1, 0, 0) + b"v0.")
+        except lmdb.Error:
+            pass  # it was spoilt before
 
 
 class SimNode:
@@ -226,7 +253,7 @@ class SimNode:
         self._end(f"lost its power {why}", told=False)
         self.world.counts["power_cut"] += 1
         self.disk.crash()
-        self.store_disk.spoil()
+        self.store_disk.spoil(self.random)
         self.boots += 1
         self.cluster.start_later(self)
 

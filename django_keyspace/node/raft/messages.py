@@ -127,7 +127,11 @@ class AppendResponse(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """I lead. `round` 0 wants no answer: it only tells the commit index. `commit` is never above the receiver's match."""
+    """I lead. `round` 0 wants no answer: it only tells the commit index. `commit` is never above the receiver's match.
+
+    Nothing behind `leader_commit` was ever acknowledged to anybody, as far as this leader and those before it are concerned. The
+    core does not look at it: a receiver may compare it with what it has applied.
+    """
 
     to: str
     sender: str
@@ -135,6 +139,7 @@ class Heartbeat(NamedTuple):
     commit: int
     round: int
     log_time_ms: int
+    leader_commit: int
 
 
 class HeartbeatResponse(NamedTuple):
@@ -238,7 +243,7 @@ _FIELDS: Final[dict[type[Any], tuple[Callable[[Any], Any], ...]]] = {
     VoteResponse: (*_ADDRESS, _flag, _number),
     AppendRequest: (*_ADDRESS, _number, _number, _entries, _number),
     AppendResponse: (*_ADDRESS, _flag, _number, _number, _number),
-    Heartbeat: (*_ADDRESS, _number, _number, _number),
+    Heartbeat: (*_ADDRESS, _number, _number, _number, _number),
     HeartbeatResponse: (*_ADDRESS, _number, _number),
     SnapshotRequest: (*_ADDRESS, _snapshot),
     TimeoutNow: _ADDRESS,

@@ -110,9 +110,10 @@ def begin_round(state: State) -> None:
             _Pending(read_id, state.log.commit, state.round, state.log_time_ms) for read_id in reads.waiting
         )
         reads.waiting = []
+    acknowledged = state.may_be_acknowledged
     for peer, progress in state.peers.items():
         progress.sent_commit = commit = min(progress.match, state.log.commit)
-        state.send(Heartbeat(peer, state.node, state.term, commit, state.round, state.log_time_ms))
+        state.send(Heartbeat(peer, state.node, state.term, commit, state.round, state.log_time_ms, acknowledged))
     confirm_reads(state)
 
 

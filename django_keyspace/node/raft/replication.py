@@ -44,7 +44,8 @@ def send_appends(state: State) -> None:
         commit = min(progress.match, committed)
         if commit > progress.sent_commit:
             progress.sent_commit = commit
-            state.send(Heartbeat(peer, state.node, state.term, commit, 0, state.log_time_ms))
+            acknowledged = state.may_be_acknowledged
+            state.send(Heartbeat(peer, state.node, state.term, commit, 0, state.log_time_ms, acknowledged))
 
 
 def send_append(state: State, peer: str, progress: Progress, with_entries: bool) -> None:

@@ -163,6 +163,11 @@ class State:
         return self.is_leader and self.log.commit >= self.term_start_index
 
     @property
+    def may_be_acknowledged(self) -> int:
+        """The last index that anybody may have been told of: before it knows how far the log is committed, all of its own."""
+        return self.log.commit if self.has_committed_in_term else self.log.last_index
+
+    @property
     def is_new_here(self) -> bool:
         """Whether this node started within the last election timeout. It may have forgotten whom it heard then, so it
         grants no vote."""
