@@ -161,17 +161,20 @@ class RawFile(Subject):
 SUBJECTS: tuple[Callable[[Path], Subject], ...] = (ThreadedJournal, BareJournal, Lmdb, RawFile)
 
 
-def measure(folder: Path, rounds: int, writes: int) -> list[dict[str, Any]]:
+def measure(
+    folder: Path, rounds: int, writes: int, kinds: Sequence[Callable[[Path], Subject]] = SUBJECTS
+) -> list[dict[str, Any]]:
     """Let all subjects take turns.
 
     Arguments:
         folder: where their files lie.
         rounds: how many turns each has.
         writes: how many times ``depth`` entries are written in a turn.
+        kinds: what makes the subjects; ``lmdb`` is among them.
     Returns:
         A row for each subject and depth: medians of the rounds.
     """
-    subjects = [subject(folder / f"subject{number}") for number, subject in enumerate(SUBJECTS)]
+    subjects = [kind(folder / f"subject{number}") for number, kind in enumerate(kinds)]
     samples: dict[tuple[int, str], list[tuple[float, float]]] = {}
     try:
         for number in range(rounds + 1):
@@ -219,9 +222,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(
+    arguments: Sequence[str] | None = None,
+    kinds: Sequence[Callable[[Path], Subject]] = SUBJECTS,
+    description: str = "Measure the journal of a node beside py-lmdb's durable commit.",
+) -> None:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description="Measure the journal of a node beside py-lmdb's durable commit.")
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="two short rounds: does everything run?")
     parser.add_argument("--rounds", type=int, default=15, help="how often each row has its turn (15)")
     parser.add_argument("--folder", type=Path, help="where the files lie: choose the disk you want to know about")
@@ -229,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rounds, writes = (2, 20) if options.quick else (options.rounds, 150)
     with Workspace(options.folder) as workspace:
-        rows = measure(workspace.folder("journal"), rounds, writes)
+        rows = measure(workspace.folder("journal"), rounds, writes, kinds)
     if options.json:
         found = {"cpus": os.cpu_count(), "rounds": rounds, "rows": rows}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
