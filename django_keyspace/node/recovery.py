@@ -34,6 +34,7 @@ from django_keyspace.node.identity import (
     write_identity,
 )
 from django_keyspace.node.journal import Batch, Journal
+from django_keyspace.node.journal.journal import SEGMENT_BYTES
 from django_keyspace.node.machine import Machine
 from django_keyspace.node.raft import (
     CHANGE,
@@ -96,6 +97,7 @@ class Recovery:
 
     Arguments:
         path: the folder.
+        segment_bytes: size of the new journal's files.
     Raises:
         ConfigurationError: there is none, or its node runs.
         NotSupported: its node was in no cluster.
@@ -105,7 +107,7 @@ class Recovery:
         findings: what it has.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         if not os.path.isdir(path):
             raise ConfigurationError(f"There is no folder {path}.")
         identity = read_identity(HostDisk(path))
@@ -116,6 +118,7 @@ class Recovery:
                 f"Node {identity.node} of {path} was in no cluster that it had begun with: there is nothing to recover. "
                 "If it runs alone, start it as it is."
             )
+        self._segment_bytes = segment_bytes
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as opening:
             self._folder = DataFolder(path, identity.node)
@@ -208,7 +211,8 @@ class Recovery:
 
     def _copy_log(self, disk: HostDisk, members: Membership) -> None:
         old, applied = self._journal, self._machine.applied_index
-        journal = Journal.open(disk, bootstrap=SnapshotMeta(applied, old.term(applied), members))
+        bootstrap = SnapshotMeta(applied, old.term(applied), members)
+        journal = Journal.open(disk, bootstrap=bootstrap, segment_bytes=self._segment_bytes)
         try:
             term = old.hard_state().term
             journal.append([Batch(HardState(term, "", applied))])

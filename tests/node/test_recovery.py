@@ -37,6 +37,7 @@ from tests.node.replicas import incr, payload
 VOTERS = ("n1.00000001", "n2.00000002", "n3.00000003")
 MEMBERS = make_membership(VOTERS, info={one: member_info(one[:2], f"127.0.0.1:700{one[1]}") for one in VOTERS})
 TERM, HARD_TERM = 3, 5
+SEGMENT_BYTES = 8192
 LOG_MS = 1_800_000_000_000
 
 
@@ -59,7 +60,7 @@ def make_node(path: Path, *, last: int, commit: int, applied: int, compacted: in
     folder = DataFolder(str(path), "n1")
     folder.become(Identity("n1", "00000001", "c1", MEMBERS))
     machine = Machine.open(folder.disk, StoreOptions(), boot_id(), Random(1))
-    journal, snapshots = open_state(folder.disk, machine, bootstrap_snapshot(MEMBERS), segment_bytes=8192)
+    journal, snapshots = open_state(folder.disk, machine, bootstrap_snapshot(MEMBERS), segment_bytes=SEGMENT_BYTES)
     folder.become(folder.identity.begun())
     journal.append([Batch(HardState(TERM, "n1.00000001", commit), [entry(index) for index in range(1, last + 1)])])
     journal.append([Batch(HardState(HARD_TERM, "n2.00000002", commit))])
@@ -90,7 +91,9 @@ class Started:
         assert identity is not None
         self.folder = DataFolder(str(path), identity.node)
         self.machine = Machine.open(self.folder.disk, StoreOptions(), boot_id(), Random(1))
-        self.journal, self.snapshots = open_state(self.folder.disk, self.machine, identity.bootstrap)
+        self.journal, self.snapshots = open_state(
+            self.folder.disk, self.machine, identity.bootstrap, segment_bytes=SEGMENT_BYTES
+        )
         self.applied_at_start = self.machine.applied_index
         last = self.journal.last_index()
         entries = self.journal.entries(self.applied_at_start + 1, last, 2**40) if last > self.applied_at_start else []
@@ -109,7 +112,7 @@ class Started:
 
 
 def recover(path: Path, to: Path) -> tuple[Findings, Identity]:
-    with Recovery(str(path)) as recovery:
+    with Recovery(str(path), segment_bytes=SEGMENT_BYTES) as recovery:
         return recovery.findings, recovery.make(str(to), "127.0.0.1:9000")
 
 
