@@ -7,6 +7,7 @@ one line in ``ENGINES``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from django_keyspace.testing import RunningCluster, running_cluster
 from tests.certificates import Certificates
 
 KEYSPACE_BACKEND = "django_keyspace.backend.KeyspaceCache"
@@ -166,6 +168,30 @@ class NodeTlsEngine(NodeEngine):
         return super().location(store).replace("keyspace://", "keyspaces://")
 
 
+class ClusterEngine(Engine):
+    """Three node processes on the loopback interface, one numbered database per store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running = contextlib.ExitStack()
+        self._cluster: RunningCluster | None = None
+
+    def start(self) -> None:
+        self._cluster = self._running.enter_context(running_cluster(3, data=self.folder / "nodes"))
+
+    def location(self, store: str) -> str:
+        if self._cluster is None:
+            raise EngineFailed("The cluster was not started.")
+        return f"{self._cluster.location.rpartition('/')[0]}/{self.number(store)}"
+
+    def stop(self) -> None:
+        died = [name for name, node in self._cluster.nodes.items() if not node.is_running()] if self._cluster else []
+        self._running.close()
+        super().stop()
+        if died:
+            raise EngineFailed(f"Nodes died during the run: {', '.join(died)}.")
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -178,4 +204,5 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "embedded": EmbeddedEngine,
     "node": NodeEngine,
     "node-tls": NodeTlsEngine,
+    "cluster": ClusterEngine,
 }

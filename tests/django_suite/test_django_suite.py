@@ -20,8 +20,13 @@ from .engines import ENGINES
 RUN_TIMEOUT_S = 240
 STOP_TIMEOUT_S = 30
 # The engine that is not ours checks the runner; running Django's cache through its async twins would check Django. With TLS
-# the contract's tests run all; of Django's, a small one (the others: python -m tests.django_suite --engine node-tls).
-NOT_NEEDED = {("locmem", "async"), *(("node-tls", suite) for suite in suites.SUITES if suite != "fragments")}
+# the contract's tests run all; of Django's, a small one (the others: python -m tests.django_suite --engine node-tls). Of three
+# nodes, the cache's are what matters.
+NOT_NEEDED = {
+    ("locmem", "async"),
+    *(("node-tls", suite) for suite in suites.SUITES if suite != "fragments"),
+    *(("cluster", suite) for suite in suites.SUITES if suite not in ("cache", "async")),
+}
 
 # A backend that stores nothing, run in place of ours: the runner must notice.
 BROKEN_ENGINE = """
