@@ -14,7 +14,7 @@ SECRET = "correct horse battery staple"
 @pytest.fixture(scope="module")
 def shared_cluster() -> Iterator[RunningCluster]:
     """Three nodes; each test leaves them running, with one of them leading."""
-    with running_cluster(3, secret=SECRET) as cluster:
+    with running_cluster(3, secret=SECRET, http="127.0.0.1:0") as cluster:
         yield cluster
 
 

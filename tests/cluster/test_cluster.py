@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -41,6 +42,32 @@ def test_the_leader_writes_and_the_others_name_it(cluster: RunningCluster) -> No
             with pytest.raises(NotLeader, match=f"node {leader.node_id} at {leader.address} does"):
                 cluster.ask(follower.node_id, *call)
     assert do(cluster, "exists", 0, b"refused") is False
+
+
+def page(node: RunningNode, path: str) -> str:
+    with urlopen(f"{node.facts['http'].removesuffix('/status')}{path}", timeout=30) as answer:
+        return str(answer.read().decode())
+
+
+def test_operators_see_role_term_and_lag(cluster: RunningCluster) -> None:
+    leader, follower = cluster.leader(), cluster.followers()[0]
+    put(cluster, "seen", "x")
+    await_copy(cluster, follower.node_id, "seen")
+    status = {node.node_id: json.loads(page(node, "/status"))["cluster"] for node in (leader, follower)}
+    of_leader, of_follower = status[leader.node_id], status[follower.node_id]
+    assert (of_leader["role"], of_follower["role"]) == ("leader", "follower")
+    assert of_leader["leader"] == of_follower["leader"] == leader.node_id
+    assert of_leader["term"] == of_follower["term"]
+    assert {member["name"]: member["lag"] is not None for member in of_leader["members"]} == dict.fromkeys(
+        cluster.nodes, True
+    )
+    assert page(leader, "/readyz") == page(follower, "/readyz") == "ready\n"
+    metrics = page(leader, "/metrics")
+    for line in ('keyspace_cluster_role{role="leader"} 1', "keyspace_cluster_has_leader 1"):
+        assert line in metrics
+    for name in ("term", "commit", "applied", "log_ms"):
+        assert f"\nkeyspace_cluster_{name} " in metrics
+    assert f'keyspace_cluster_lag{{member="{follower.node_id}"}} ' in metrics
 
 
 def test_a_killed_leader_is_replaced_and_nothing_is_lost(cluster: RunningCluster) -> None:
