@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from django_keyspace.exceptions import KeyspaceError, NodeRemoved, PeerRefused, ProtocolError
+from django_keyspace.exceptions import ChangeRefused, KeyspaceError, NodeRemoved, PeerRefused, ProtocolError
 from django_keyspace.node.bootstrap import JOIN, STATE, State
 from django_keyspace.node.greeting import PeerHello
 from django_keyspace.node.identity import Identity, member_info, name_of
@@ -88,10 +88,13 @@ class Reception:
         if not namesakes:
             add(None)
             return
-        if namesakes[0] in (self._identity.member_id, *self._peers.connected()):
-            raise PeerRefused(
-                f"A node {peer.name} is a member ({namesakes[0]}), and it is running. Give the new one another name; or stop "
-                "that one first, if this is to take its place."
+        running = f"A node {peer.name} is a member ({namesakes[0]}), and it is running. Nothing was changed. "
+        if namesakes[0] == self._identity.member_id:
+            raise PeerRefused(f"{running}Give the new one another name.")
+        if namesakes[0] in self._peers.connected():
+            # Perhaps nobody has noticed yet that its host went down: the new one asks again.
+            raise ChangeRefused(
+                f"{running}Give the new one another name; or stop that one, if this is to take its place."
             )
         logger.warning("Node %s takes the place of %s, which lost its data", peer.node, namesakes[0])
         members.change(Change(REMOVE, namesakes[0]), add)

@@ -337,6 +337,17 @@ async def test_the_place_of_a_running_node_is_not_taken() -> None:
     assert not members.changes
 
 
+async def test_it_waits_until_the_one_whose_place_it_takes_is_gone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bootstrap, "JOIN_AGAIN_S", 0.01)
+    members = FakeMembers(make_membership(["a.00000001", "n9.00000000"]))
+    node = await receiving(members)
+    monkeypatch.setattr(node.peers, "connected", lambda: [] if "and it is running" in caplog.text else ["n9.00000000"])
+    await joined(members, node)
+    assert [change.kind for change in members.changes] == [REMOVE, ADD]
+
+
 async def test_a_removed_id_does_not_come_back() -> None:
     members = FakeMembers(make_membership(["a.00000001"], retired=["n9.99999999"]))
     with pytest.raises(NodeRemoved, match="never used again"):
