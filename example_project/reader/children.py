@@ -27,8 +27,17 @@ class ChildFailed(Exception):
 class Child:
     """A management command of this project running in a process of its own, with its output read line by line."""
 
-    def __init__(self, title: str, arguments: list[str], environment: dict[str, str], echo: Echo | None) -> None:
+    def __init__(
+        self,
+        title: str,
+        arguments: list[str],
+        environment: dict[str, str],
+        echo: Echo | None,
+        descriptors: tuple[int, ...] = (),
+    ) -> None:
         """Start ``manage.py`` with these arguments. ``echo`` is called with each line of output, if given.
+
+        The child gets these open descriptors, under the same numbers.
 
         The child leads a session of its own: a Ctrl-C in the terminal then reaches the demo alone, which ends its
         children in the right order.
@@ -46,6 +55,7 @@ class Child:
             text=True,
             errors="replace",
             start_new_session=True,
+            pass_fds=descriptors,
         )
         threading.Thread(target=self._read, name=f"output of {title}", daemon=True).start()
 
@@ -104,9 +114,15 @@ class Child:
 
 
 @contextmanager
-def child(title: str, arguments: list[str], environment: dict[str, str], echo: Echo | None = None) -> Iterator[Child]:
+def child(
+    title: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    echo: Echo | None = None,
+    descriptors: tuple[int, ...] = (),
+) -> Iterator[Child]:
     """Run a child for as long as the block runs."""
-    process = Child(title, arguments, environment, echo)
+    process = Child(title, arguments, environment, echo, descriptors)
     try:
         yield process
     finally:

@@ -12,6 +12,7 @@ from django.core.cache import cache
 
 from reader import readers
 from reader.catalogue import Module
+from reader.place import node_count
 
 KEYS_SHOWN_MAX = 100
 KEYS_READ_MAX = 5000
@@ -78,7 +79,7 @@ class Report:
     """All that the page shows."""
 
     location: str
-    is_node: bool
+    nodes: int
     keys_total: int
     counters: dict[str, int]
     hit_percent: float | None
@@ -106,7 +107,7 @@ def report(family_slug: str) -> Report:
     location = str(settings.CACHES["default"]["LOCATION"])
     return Report(
         location=location,
-        is_node=location.startswith("keyspace://"),
+        nodes=node_count(),
         keys_total=keys_total,
         counters=counters,
         hit_percent=100 * counters["hits"] / lookups if lookups else None,

@@ -13,10 +13,20 @@ from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 HOST = "127.0.0.1"
 PORTS_TRIED = 50
 PORT_MAX = 65535
+QUIET_PATH = "/status/data/"
 
 
 class NoFreePort(Exception):
     """Every port that was tried is taken."""
+
+
+class Handler(WSGIRequestHandler):
+    """Django's, which logs each request; those that the status page makes every second would bury the others."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log a line."""
+        if getattr(self, "path", "") != QUIET_PATH or "200" not in args:
+            super().log_message(format, *args)
 
 
 def open_server(port: int) -> ThreadedWSGIServer:
@@ -27,7 +37,7 @@ def open_server(port: int) -> ThreadedWSGIServer:
     last = 0 if port == 0 else min(port + PORTS_TRIED - 1, PORT_MAX)
     for candidate in range(port, last + 1):
         try:
-            server = ThreadedWSGIServer((HOST, candidate), WSGIRequestHandler)
+            server = ThreadedWSGIServer((HOST, candidate), Handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

@@ -7,7 +7,7 @@ from pathlib import Path
 from django.urls import path, register_converter
 from django.views.static import serve
 
-from reader import bookmarks, views
+from reader import bookmarks, status, views
 from reader.catalogue import NAME_LENGTH_MAX
 
 
@@ -38,6 +38,9 @@ urlpatterns = [
     path("bookmarks/<int:pk>/delete/", bookmarks.delete_bookmark, name="delete-bookmark"),
     path("cache/", views.cache_report, name="cache"),
     path("cache/forget/", views.forget_pages, name="forget"),
-    # One style sheet: plain serving is enough, with and without DEBUG.
+    path("status/", status.status, name="status"),
+    path("status/data/", status.status_data, name="status-data"),
+    path("status/switch/", status.switch_node, name="switch-node"),
+    # One style sheet and one script: plain serving is enough, with and without DEBUG.
     path("static/<path:path>", serve, {"document_root": Path(__file__).with_name("static")}),
 ]

@@ -16,6 +16,7 @@ from django.conf import settings
 from reader.browser import Answer, Browser
 from reader.expectations import expect
 from reader.walk_bookmarks import BookmarkWalk
+from reader.walk_nodes import NodesWalk
 
 PAGES = ("asyncio", "decimal", "json", "typing", "unittest.mock", "django.test.client")
 WARM_VISITS = 5
@@ -37,12 +38,14 @@ class Timing:
 class Walk:
     """One visit of the site, in order: later steps rely on what earlier ones left in the cache."""
 
-    def __init__(self, site: str, second_site: str) -> None:
-        """Visit ``site``; ``second_site`` is another server process on the same cache."""
+    def __init__(self, site: str, second_site: str, nodes: int = 0) -> None:
+        """Visit ``site``; ``second_site`` is another server process on the same cache, which is on so many nodes."""
         self.visitor = Browser(site)
         self.second_site = second_site
         self.site = site
+        self.nodes = nodes
         self.timings: list[Timing] = []
+        self.remarks: list[str] = []
 
     def run(self) -> list[Timing]:
         """Do all steps and return the timings. Raises WalkFailed at the first thing that is off."""
@@ -52,6 +55,7 @@ class Walk:
         self.most_read()
         self.recently_read()
         self.counters_are_atomic()
+        self.status()
         self.cached_view()
         self.clean_errors()
         self.cache_report()
@@ -132,6 +136,12 @@ class Walk:
         expected = before + PARALLEL_VISITORS * PARALLEL_VISITS + 1
         views = self.page("/module/decimal/").element("views")
         expect(views == str(expected), f"After visits in parallel decimal shows {views} views, expected {expected}.")
+
+    def status(self) -> None:
+        """The status page is right about the store; on a cluster the leader dies, and nothing else does."""
+        walk = NodesWalk(self.visitor, self.second_site, self.nodes)
+        walk.run()
+        self.remarks += walk.remarks
 
     def cached_view(self) -> None:
         """The view under cache_page keeps its response, the time of making included."""

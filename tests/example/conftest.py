@@ -20,6 +20,7 @@ COPIED = (
     "USE_I18N",
     "READER",
     "BASE_DIR",
+    "SWITCH",
 )
 
 # The site's packages are importable in its own processes because manage.py stands beside them.

@@ -1,4 +1,4 @@
-"""``manage.py demo``: serve the example site, on the embedded store or on a node; or check it and exit."""
+"""``manage.py demo``: serve the example site, on the embedded store, on a node or on a cluster; or check it and exit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 import tempfile
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from django.core.cache import cache
 from django.core.management.base import BaseCommand, CommandError
 
 from django_keyspace.exceptions import KeyspaceError
-from reader.children import ChildFailed, child, stop_on_signals
+from django_keyspace.management.local import LocalCluster
+from reader.children import Child, ChildFailed, Echo, child, stop_on_signals
+from reader.cluster import cluster, switch
 from reader.expectations import WalkFailed
 from reader.node import node
+from reader.place import node_count
 from reader.serving import HOST, PORT_MAX, NoFreePort, open_server, serving
 from reader.walk import Timing, Walk
 
@@ -35,26 +38,33 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--port", type=_port, default=PORT_DEFAULT, help=f"default {PORT_DEFAULT}; 0: any")
-        parser.add_argument("--node", action="store_true", help="start a node process and use it as the cache")
+        where = parser.add_mutually_exclusive_group()
+        where.add_argument("--node", action="store_true", help="start a node process and use it as the cache")
+        where.add_argument(
+            "--cluster", action="store_true", help="start three nodes and use their cluster as the cache"
+        )
         parser.add_argument("--check", action="store_true", help="visit the whole site with a fresh cache, and exit")
 
-    def handle(self, *, port: int, node: bool, check: bool, **options: Any) -> None:
+    def handle(self, *, port: int, node: bool, cluster: bool, check: bool, **options: Any) -> None:
         """Serve until Ctrl-C or SIGTERM; with ``check`` drive the site once instead."""
-        if node and _uses_node():
-            raise CommandError("DEMO_NODE names a node already, and --node would start one. Leave out one of them.")
+        if (node or cluster) and _uses_node():
+            flag = "--node" if node else "--cluster"
+            raise CommandError(f"DEMO_NODE names a node already, and {flag} would start one. Leave out one of them.")
         stop_on_signals()
         try:
             if check:
-                self.check_site(with_node=node)
+                self.check_site(with_node=node, with_cluster=cluster)
             elif node:
                 self.serve_with_node(port)
+            elif cluster:
+                self.serve_with_cluster(port)
             else:
                 self.serve(port)
         except KeyboardInterrupt:
             self.stdout.write("")
             if check:
                 raise CommandError("The check was interrupted.", returncode=130) from None
-        except (ChildFailed, NoFreePort, WalkFailed) as error:
+        except (ChildFailed, NoFreePort, WalkFailed, KeyspaceError) as error:
             raise CommandError(str(error)) from error
 
     def serve(self, port: int) -> None:
@@ -67,7 +77,7 @@ class Command(BaseCommand):
             taken = server.server_port
             if port not in (0, taken):
                 self.stdout.write(self.style.WARNING(f"Port {port} is taken, so this is port {taken}."))
-            self.stdout.write(f"{'Node' if _uses_node() else 'Embedded store'}: {_location()}")
+            self.stdout.write(f"{_what_location()}: {_location()}")
             self.echo(f"{READY}http://{HOST}:{taken}/ (stop with Ctrl-C)")
             server.serve_forever()
 
@@ -75,10 +85,24 @@ class Command(BaseCommand):
         """Start a node, and the site in a process of its own that talks to it; end both in the end."""
         with node(settings.NODE_DATA_DIR, echo=lambda line: self.echo(f"[node] {line}")) as served_by:
             environment = {"DEMO_NODE": served_by.url}
-            with child("The site", ["demo", "--port", str(port)], environment, echo=self.echo) as site:
+            with _site_process(None, port, environment, self.echo) as site:
                 while not site.ends_within(WATCH_EVERY_S):
                     if not served_by.process.is_running():
                         raise ChildFailed(f"The node ended by itself, exit code {served_by.process.wait()}.")
+                raise ChildFailed(f"The site ended by itself, exit code {site.wait()}.")
+
+    def serve_with_cluster(self, port: int) -> None:
+        """Start three nodes, and the site in a process of its own that talks to them; end all of them in the end."""
+        folder = settings.CLUSTER_DATA_DIR
+        self.echo(f"Starting the nodes; their data and logs are in {folder}")
+        with cluster(folder) as nodes:
+            with _site_process(nodes, port, {}, self.echo) as site:
+                codes = {node.name: node.exit_code for node in nodes.nodes}
+                while not site.ends_within(WATCH_EVERY_S):
+                    for node in nodes.nodes:
+                        if codes[node.name] != node.exit_code:
+                            codes[node.name] = node.exit_code
+                            self.echo(_news(node.name, node.exit_code))
                 raise ChildFailed(f"The site ended by itself, exit code {site.wait()}.")
 
     def echo(self, line: str) -> None:
@@ -86,39 +110,69 @@ class Command(BaseCommand):
         self.stdout.write(line)
         self.stdout.flush()
 
-    def check_site(self, with_node: bool) -> None:
+    def check_site(self, with_node: bool, with_cluster: bool) -> None:
         """Visit every page with a fresh cache, and print how long they took."""
-        with tempfile.TemporaryDirectory(prefix="keyspace-demo-") as folder:
-            with _cache_environment(Path(folder), with_node) as environment:
-                where = environment["DEMO_NODE"] or "an embedded store in a temporary folder"
-                self.stdout.write(f"Checking the example site on {where}")
-                with _site(environment) as first, _site(environment) as second:
-                    timings = Walk(first, second).run()
+        with tempfile.TemporaryDirectory(prefix="keyspace-demo-") as folder, ExitStack() as stack:
+            environment = _fresh_environment(Path(folder))
+            nodes: LocalCluster | None = None
+            if with_cluster:
+                nodes = stack.enter_context(cluster(Path(folder) / "cluster"))
+                # A busy machine elects slowly, and no visitor may see an error.
+                environment |= {"DEMO_NODE": nodes.location, "DEMO_TIMEOUT_MS": "30000"}
+            elif with_node:
+                environment["DEMO_NODE"] = stack.enter_context(node(Path(folder) / "node")).url
+            where = environment["DEMO_NODE"] or "an embedded store in a temporary folder"
+            self.stdout.write(f"Checking the example site on {where}")
+            first, second = (stack.enter_context(_site(nodes, environment)) for _ in range(2))
+            walk = Walk(first, second, nodes=3 if with_cluster else int(with_node))
+            timings = walk.run()
         self.stdout.write(_table(timings))
+        for sentence in walk.remarks:
+            self.stdout.write(sentence)
         self.stdout.write(self.style.SUCCESS("All of the site works."))
 
 
-@contextmanager
-def _cache_environment(folder: Path, with_node: bool) -> Iterator[dict[str, str]]:
+def _fresh_environment(folder: Path) -> dict[str, str]:
     """Give the environment of a site with an empty cache and a secret of its own."""
-    environment = {"DEMO_SECRET_KEY": secrets.token_urlsafe(50), "DEMO_CACHE": str(folder / "cache"), "DEMO_DEBUG": ""}
-    environment["DEMO_RECORDS"] = str(folder / "records")
-    if not with_node:
-        yield {**environment, "DEMO_NODE": ""}
-        return
-    with node(folder / "node") as served_by:
-        yield {**environment, "DEMO_NODE": served_by.url}
+    return {
+        "DEMO_SECRET_KEY": secrets.token_urlsafe(50),
+        "DEMO_CACHE": str(folder / "cache"),
+        "DEMO_RECORDS": str(folder / "records"),
+        "DEMO_DEBUG": "",
+        "DEMO_NODE": "",
+    }
 
 
 @contextmanager
-def _site(environment: dict[str, str]) -> Iterator[str]:
+def _site_process(
+    nodes: LocalCluster | None, port: int, environment: dict[str, str], echo: Echo | None = None
+) -> Iterator[Child]:
+    """Run a server process, with a switch for the nodes if there are some."""
+    arguments = ["demo", "--port", str(port)]
+    if nodes is None:
+        with child("The site", arguments, environment, echo) as process:
+            yield process
+        return
+    with switch(nodes) as offered:
+        environment = {**environment, "DEMO_NODE": nodes.location, **offered.environment}
+        with child("The site", arguments, environment, echo, (offered.far_end,)) as process:
+            yield process
+
+
+@contextmanager
+def _site(nodes: LocalCluster | None, environment: dict[str, str]) -> Iterator[str]:
     """Run a server process on a free port and give its address."""
-    with child("The site", ["demo", "--port", "0"], environment) as process:
+    with _site_process(nodes, 0, environment) as process:
         line = process.wait_for_line(READY, START_TIMEOUT_S)
         try:
             yield line.partition(READY)[2].split()[0]
         except WalkFailed as error:
             raise WalkFailed(f"{error}\nThe last that a server said:{process.tail()}") from error
+
+
+def _news(name: str, exit_code: int | None) -> str:
+    """Say that a node has ended or runs again."""
+    return f"[{name}] runs again" if exit_code is None else f"[{name}] has ended, exit code {exit_code}"
 
 
 def _table(timings: list[Timing]) -> str:
@@ -140,5 +194,9 @@ def _location() -> str:
     return str(settings.CACHES["default"]["LOCATION"])
 
 
+def _what_location() -> str:
+    return {0: "Embedded store", 1: "Node"}.get(node_count(), "Cluster")
+
+
 def _uses_node() -> bool:
-    return _location().startswith("keyspace://")
+    return node_count() > 0
