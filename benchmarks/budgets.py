@@ -31,6 +31,7 @@ class Budget:
     to_backend: str | None = None
     to_measure: str | None = None
     at_least: bool = False
+    absolute_unit: str = "ops/s"
 
     @property
     def title(self) -> str:
@@ -43,8 +44,8 @@ class Budget:
 
     @property
     def unit(self) -> str:
-        """``x`` for ratios, ``ops/s`` for throughputs."""
-        return "ops/s" if self.to_backend is None else "x"
+        """``x`` for ratios, mostly ``ops/s`` for what is judged by itself."""
+        return self.absolute_unit if self.to_backend is None else "x"
 
 
 def _times_locmem(measure: str, must: float, aim: float) -> Budget:

@@ -33,6 +33,8 @@ GROUPS = {
     "bulk": "Many keys at once: keys per second",
     "models": "Objects: one call each; a filter that finds 10",
     "bulk_models": "Many objects in one call",
+    "processor": "Processor time of one call",
+    "failover": "After the leader was killed",
     "search": "Listing and searching: keys per second that were gone through",
 }
 
@@ -182,7 +184,7 @@ def _heading(report: Report) -> str:
 
 def _figures_table(report: Report, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     unit = report["measures"][names[0]]["unit"]
-    header = ["ops/s" if unit == "ops/s" else "µs", *[_column(report, name) for name in names]]
+    header = ["µs" if unit == "us" else unit, *[_column(report, name) for name in names]]
     lines = []
     for backend in _present(report):
         cells = [_figure_cell(report["measures"][name]["results"].get(backend, {}), unit) for name in names]
@@ -232,6 +234,8 @@ def _in_unit(value: float | None, unit: str) -> str:
         return "-"
     if unit == "ops/s":
         return f"{value / 1000:,.0f} k" if value >= 10_000 else f"{value / 1000:,.1f} k"
+    if unit == "ms":
+        return f"{value:,.0f} ms"
     return f"{value:.2f}x"
 
 
