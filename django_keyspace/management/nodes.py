@@ -168,7 +168,7 @@ def _name_the_silent(found: Answers, members: Iterable[dict[str, Any]]) -> None:
             answer.name, answer.member_id = member["name"], member["id"]
 
 
-def ask_leader(place: Place, name: str, *arguments: Any, timeout_ms: int, patience_ms: int = 5_000) -> Any:
+def ask_leader(place: Place, name: str, *arguments: Any, timeout_ms: int, patience_ms: int = 10_000) -> Any:
     """Have the leader do something: find it, and find it again if it leads no more.
 
     Arguments:

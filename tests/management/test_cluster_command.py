@@ -150,7 +150,14 @@ def test_three_nodes_start_find_their_data_again_and_end_with_the_command(tmp_pa
         try:
             facts = json.loads(process.stdout.readline())
             out = io.StringIO()
-            call_command("keyspace_status", "--location", facts["location"].rpartition("/")[0], "--json", stdout=out)
+            call_command(
+                "keyspace_status",
+                "--location",
+                facts["location"].rpartition("/")[0],
+                "--json",
+                "--timeout=20000",
+                stdout=out,
+            )
             state = json.loads(out.getvalue())
             assert f"{state['cluster']}:" == cluster
             assert {node["name"]: node["status"]["process"] for node in state["nodes"]} == {

@@ -143,7 +143,7 @@ def command_lines(text: str) -> list[list[str]]:
 
 def test_every_command_that_starts_a_node_is_legal(secret: dict[str, str]) -> None:
     configs = [node_of(words, secret) for words in command_lines(read("docs/cluster.md"))]
-    assert len(configs) == 5
+    assert len(configs) >= 5
     members = {config.node_id: config.address for config in configs if config.peers}
     assert members == {"n1": "n1:7080", "n2": "n2:7080", "n3": "n3:7080"}
     for config in configs:

@@ -104,7 +104,10 @@ def test_promote_gives_up_and_says_how_far_it_came(cluster: FakeCluster) -> None
     assert cluster.asked == []
 
 
-def test_promote_tries_again_when_another_change_is_under_way(cluster: FakeCluster) -> None:
+def test_promote_tries_again_when_another_change_is_under_way(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyspace_members, "REFUSALS_S", 60)
     join(cluster)
     cluster.refusals = [ChangeRefused("Another change of membership is not committed yet. Nothing was changed.")] * 3
     _, _, error = run("promote", "n4")

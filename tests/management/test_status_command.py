@@ -18,6 +18,9 @@ from django_keyspace.testing import running_node
 from tests.certificates import Certificates
 from tests.management.fakes import LOCATION, FakeCluster, alone, member, status
 
+PATIENT = ("--timeout", "20000")
+"""For real nodes on a busy machine."""
+
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
@@ -145,13 +148,22 @@ def test_a_real_node_with_a_secret_and_without_a_project(tmp_path: Path) -> None
     (tmp_path / "secret").chmod(0o600)
     with running_node(secret=secret) as node:
         location = f"keyspace://{node.address}"
-        out, error = run("--location", location, "--secret-file", str(tmp_path / "secret"))
+        out, error = run("--location", location, "--secret-file", str(tmp_path / "secret"), *PATIENT)
         assert error is None and "alone" in out and node.address in out
-        out, error = run("--location", location)
+        out, error = run("--location", location, *PATIENT)
         assert error is not None and "secret" in error
         root = Path(__file__).resolve().parents[2]
         done = subprocess.run(
-            [sys.executable, "-m", "django_keyspace.management", "keyspace_status", "--location", location, "--json"],
+            [
+                sys.executable,
+                "-m",
+                "django_keyspace.management",
+                "keyspace_status",
+                "--location",
+                location,
+                "--json",
+                *PATIENT,
+            ],
             cwd=tmp_path,
             env={"PYTHONPATH": str(root), "KEYSPACE_SECRET": secret, "PATH": ""},
             capture_output=True,
@@ -167,9 +179,9 @@ def test_a_real_node_with_tls(tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
     with running_node(**certificates.node_options()) as node:
         location = f"keyspaces://{node.address}"
-        assert run("--location", location, "--tls-ca", certificates.ca)[1] is None
+        assert run("--location", location, "--tls-ca", certificates.ca, *PATIENT)[1] is None
         for wrong in ([location, "--tls-ca", certificates.strangers_ca], [f"keyspace://{node.address}"]):
-            out, error = run("--location", *wrong)
+            out, error = run("--location", *wrong, *PATIENT)
             assert error is not None and "no answer" in out
 
 
