@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -56,6 +55,7 @@ from django_keyspace.store import StoreOptions
 # Other load on the machine may hold a disk or a loop up for long, and nobody is to be elected in the middle of a turn.
 SETTINGS = RuntimeSettings(tick_ms=300)
 KEYS = 10_000
+KEPT_ENTRIES = 4_096
 CALL_BYTES = 200
 
 
@@ -65,7 +65,7 @@ class MemoryLog:
     def __init__(self, meta: SnapshotMeta) -> None:
         self._meta = meta
         self._hard = HardState()
-        self._entries: deque[Entry] = deque()
+        self._entries: list[Entry] = []
         self._base = (0, 0)
 
     def hard_state(self) -> HardState:
@@ -88,16 +88,18 @@ class MemoryLog:
 
     def entries(self, low: int, high: int, bytes_max: int) -> Sequence[Entry]:
         begin = low - self.first_index()
-        return [self._entries[at] for at in range(begin, begin + high - low + 1)]
+        return self._entries[begin : begin + high - low + 1]
 
     def write(self, ready: Ready) -> None:
         self._entries.extend(ready.entries)
         self._hard = ready.hard_state or self._hard
 
     def forget(self, index: int) -> None:
-        while self._base[0] < index:
-            gone = self._entries.popleft()
-            self._base = (gone.index, gone.term)
+        count = index - self._base[0]
+        if count >= KEPT_ENTRIES:
+            last = self._entries[count - 1]
+            del self._entries[:count]
+            self._base = (last.index, last.term)
 
 
 class Core(Subject):
@@ -127,7 +129,7 @@ class Core(Subject):
                     self._logs[name].write(ready)
                     core.advance(ready)
                     if ready.committed:
-                        self._logs[name].forget(ready.committed[-1].index - 2_048)
+                        self._logs[name].forget(ready.committed[-1].index - KEPT_ENTRIES)
                         self._committed += len(ready.committed)
                     for message in ready.messages:
                         self._cores[message.to].step(message)

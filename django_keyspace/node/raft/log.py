@@ -144,7 +144,8 @@ class Log:
 
     def append(self, entry: Entry) -> None:
         """Put an entry behind the last one."""
-        require(entry.index == self.last_index + 1, f"Entry {entry.index} does not follow {self.last_index}.")
+        if entry.index != self._tail_first + len(self._tail):
+            require(False, f"Entry {entry.index} does not follow {self.last_index}.")
         self._tail.append(entry)
 
     def first_conflict(self, entries: Sequence[Entry]) -> int | None:
@@ -174,11 +175,12 @@ class Log:
         """Raise the commit index; True if it grew. What it was never goes back."""
         if index <= self.commit:
             return False
-        require(
-            index <= self.last_index,
-            f"The leader has committed {index}, counting this node, and the log ends at {self.last_index}: "
-            "acknowledged entries are lost.",
-        )
+        if index > self.last_index:
+            require(
+                False,
+                f"The leader has committed {index}, counting this node, and the log ends at {self.last_index}: "
+                "acknowledged entries are lost.",
+            )
         self.commit = index
         return True
 
@@ -205,6 +207,8 @@ class Log:
             number: of the `Ready`.
             snapshot: the snapshot that it installs, if it does.
         """
+        if snapshot is None and not self.has_writes:
+            return ()
         begin = max(self._taken + 1, self._tail_first)
         entries = tuple(self._tail[begin - self._tail_first :])
         if entries or snapshot is not None:
@@ -215,7 +219,7 @@ class Log:
     @property
     def has_writes(self) -> bool:
         """Whether there are entries that were not handed out for writing."""
-        return self.last_index > self._taken
+        return self._tail_first + len(self._tail) > self._taken + 1
 
     def persisted(self, number: int) -> None:
         """All that was handed out up to the `Ready` of this number is durable."""
@@ -248,14 +252,12 @@ class Log:
     @property
     def has_committed(self) -> bool:
         """Whether there are entries to apply that were not handed out."""
-        return self.pending_snapshot is None and min(self.commit, self.stable) > self.handed
+        return self.commit > self.handed < self.stable and self.pending_snapshot is None
 
     def applied_to(self, index: int) -> None:
         """The state machine has applied everything up to `index`."""
-        require(
-            index <= self.handed,
-            f"Entry {index} was reported as applied, and {self.handed} was the last one handed out.",
-        )
+        if index > self.handed:
+            require(False, f"Entry {index} was reported as applied, and {self.handed} was the last one handed out.")
         self.applied = max(self.applied, index)
         while self._handed_sizes and self._handed_sizes[0][0] <= index:
             self._handed_bytes -= self._handed_sizes.popleft()[1]

@@ -41,9 +41,8 @@ def send_appends(state: State) -> None:
             # have lost it before it was its log.
             if progress.flow is Flow.REPLICATE or (progress.flow is Flow.PROBE and not progress.probing):
                 send_append(state, peer, progress, with_entries=False)
-        commit = min(progress.match, committed)
-        if commit > progress.sent_commit:
-            progress.sent_commit = commit
+        if progress.match > progress.sent_commit < committed:
+            progress.sent_commit = commit = min(progress.match, committed)
             acknowledged = state.may_be_acknowledged
             state.send(Heartbeat(peer, state.node, state.term, commit, 0, state.log_time_ms, acknowledged))
 
@@ -170,10 +169,8 @@ def is_heard(state: State, progress: Progress) -> bool:
 
 def follow(state: State, leader: str) -> None:
     """A message of this term's leader came."""
-    require(
-        not state.is_leader and state.leader in (None, leader),
-        f"{leader} leads in term {state.term}, and so does {state.leader}.",
-    )
+    if state.is_leader or state.leader not in (None, leader):
+        require(False, f"{leader} leads in term {state.term}, and so does {state.leader}.")
     if state.role is not Role.FOLLOWER:
         state.become_follower(state.term, leader)
     state.leader = leader
