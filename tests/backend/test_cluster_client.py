@@ -128,7 +128,7 @@ def test_nodes_that_are_not_there_or_say_nothing_cost_no_error(make: Any, engine
 @both_ways
 def test_a_lost_write_that_nobody_answers_for_has_an_unknown_outcome(make: Any, engine_of: Any, do: Do) -> None:
     cluster = make(a="silent")
-    engine = engine_of(cluster.addresses, timeout_ms=700)
+    engine = engine_of(cluster.addresses, timeout_ms=2_500)
     with pytest.raises(UnknownOutcome, match="may have happened or not"):
         do(engine, *SET)
     places = {call[1:3] for call in cluster["a"].calls}
@@ -138,11 +138,11 @@ def test_a_lost_write_that_nobody_answers_for_has_an_unknown_outcome(make: Any, 
 @both_ways
 def test_no_leader(make: Any, engine_of: Any, do: Do) -> None:
     cluster = make(leader=None, a="->", b="->", c="no-leader")
-    engine = engine_of(cluster.addresses, leader_timeout_ms=300)
+    engine = engine_of(cluster.addresses, leader_timeout_ms=1_500)
     for call in (GET, SET):
         with pytest.raises(NoLeader, match="not me"):
             do(engine, *call)
-    assert sum(cluster.asked().values()) < 150, "no storm"
+    assert sum(cluster.asked().values()) < 300, "no storm"
     cluster["b"].script = ["ok"]
     assert do(engine, *DIRTY)[3] == "b"
 
@@ -176,12 +176,12 @@ def test_a_single_node_among_several_addresses(engine_of: Any, make: Any, do: Do
 
 @both_ways
 def test_a_node_of_another_cluster_is_left_out(make: Any, engine_of: Any, do: Do) -> None:
-    cluster = make(leader="b", b="ok", c="->b")
-    other = make(a=FakeNode("z", cluster="c2"))
-    engine = engine_of([cluster["b"].address, other["a"].address])
+    cluster = make(leader="b", a=FakeNode("z", cluster="c2"), b="ok", c="ok")
+    engine = engine_of([cluster["b"].address])
     do(engine, *SET)
     for _ in range(6):
-        assert do(engine, *DIRTY)[3] != "z"
+        assert do(engine, *DIRTY)[3] in ("b", "c")
+    assert cluster["a"].hellos and not cluster["a"].calls, "it was met, and nothing was sent to it"
 
 
 @both_ways

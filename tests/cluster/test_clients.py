@@ -208,10 +208,11 @@ def test_what_keyspaces_client_says_of_a_minority(cluster: RunningCluster) -> No
         client.begin()
         client.dirty_get("k")
         assert client.submit() == 0 and client.result is not None and client.result.value() == "v"
-        client.set_global_timeout(700)
+        client.set_master_timeout(60_000)
+        client.set_global_timeout(2_500)
         assert client.get("k") is None
         assert statuses(client) == ("NOSERVICE", "FAILURE", "NOMASTER", "GLOBAL_TIMEOUT")
-        patient = new_engine(cluster, timeout_ms=700)
+        patient = new_engine(cluster, timeout_ms=2_500)
         with pytest.raises(NoLeader, match=left.node_id):
             patient.execute("set", 0, b"k", value("w"), None, "always")
         assert patient.execute("at", "dirty", 0, None, ("exists", 0, b"k"))[3] == left.node_id
