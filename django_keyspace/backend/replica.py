@@ -163,6 +163,7 @@ class Replica:
         copy: its open store; None while there is none that can be used.
         reads: how many reads were answered here.
         fallbacks: how many could have been, and went over the network.
+        last_error: why the last ones did; None while all is well.
     """
 
     def __init__(self, engine: RemoteEngine, place: str, security: Security) -> None:
@@ -172,6 +173,7 @@ class Replica:
         self.reads = self.fallbacks = 0
         self.copy: LocalCopy | None = None
         self._left: LocalCopy | None = None
+        self.last_error: str | None = None
         self._logged: dict[str, float] = {}
         self._delay_s = SEEK_S_LEAST
         self._seek_at_s = 0.0
@@ -185,7 +187,12 @@ class Replica:
     def figures(self) -> dict[str, Any]:
         """For ``cache.status()``."""
         copy = self.copy
-        return {"node": copy.node if copy else None, "reads": self.reads, "fallbacks": self.fallbacks}
+        return {
+            "node": copy.node if copy else None,
+            "reads": self.reads,
+            "fallbacks": self.fallbacks,
+            "last_error": self.last_error,
+        }
 
     def seek(self) -> None:
         """Look for the node on a thread beside, unless somebody does, or did just now."""
@@ -231,7 +238,7 @@ class Replica:
                 left.end()
             self.copy = copy = self.find()
             logger.info("Reads beside node %s: %s", copy.node, copy.store.path)
-            self._delay_s = SEEK_S_LEAST
+            self._delay_s, self.last_error = SEEK_S_LEAST, None
         except Exception as error:
             self._log(error)
             # A fleet must not look at the same moment.
@@ -298,6 +305,7 @@ class Replica:
 
     def _log(self, error: Exception) -> None:
         """Say why reads go over the network, each kind of reason at most once a minute."""
+        self.last_error = str(error)
         kind, now_s = type(error).__name__, monotonic()
         if now_s - self._logged.get(kind, -LOG_INTERVAL_S) >= LOG_INTERVAL_S:
             self._logged[kind] = now_s
