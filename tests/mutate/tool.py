@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from tests.raft.schedules import Schedule
 
@@ -15,11 +16,32 @@ from .table import Mutation
 PACKAGE = "django_keyspace.node.raft"
 
 
+class HasTarget(Protocol):
+    """A mutation of either table."""
+
+    @property
+    def target(self) -> str:
+        """Dotted name of what is replaced."""
+
+    @property
+    def make(self) -> Callable[[Any], Any]:
+        """Makes the replacement from the original."""
+
+
+def _find_module(name: str) -> tuple[Any, str]:
+    """The module at the beginning of a dotted name, and the rest of the name."""
+    module, parts = importlib.import_module(name.partition(".")[0]), name.split(".")[1:]
+    while parts and importlib.util.find_spec(f"{module.__name__}.{parts[0]}") is not None:
+        module = importlib.import_module(f"{module.__name__}.{parts.pop(0)}")
+        if not hasattr(module, "__path__"):
+            break
+    return module, ".".join(parts)
+
+
 @contextmanager
-def applied(mutation: Mutation) -> Iterator[None]:
+def applied(mutation: HasTarget, package: str = PACKAGE) -> Iterator[None]:
     """The rule is off inside."""
-    module_name, _, path = mutation.target.partition(".")
-    owner: Any = importlib.import_module(f"{PACKAGE}.{module_name}")
+    owner, path = _find_module(f"{package}.{mutation.target}")
     if found := re.fullmatch(r"(\w+)\[(\w+)\]", path):
         table = getattr(owner, found[1])
         key = next(cls for cls in table if cls.__name__ == found[2])

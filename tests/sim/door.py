@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.exceptions import KeyspaceError, Overloaded
 from django_keyspace.operations import Limits, check_call
 from django_keyspace.store.record import Tag, payload_of
+from tests.sim.world import Violated
 
 if TYPE_CHECKING:
     from tests.sim.node import SimNode
@@ -70,13 +71,16 @@ class _Script:
         self.call = call
         self.reply = reply
         self.turn: Any = None
+        self.term = 0
         self.turn = self.runtime.hold(self.granted)
 
     def granted(self, error: KeyspaceError | None) -> None:
         if error is not None:
             self.reply(error)
         else:
-            self.node.scheduler.call_soon(self.run)
+            self.term = self.runtime.raft.term
+            # In a real node, a script runs in a process of its own meanwhile.
+            self.node.scheduler.in_thread("script", lambda: None, lambda _: self.run())
 
     def run(self) -> None:
         node = self.node
@@ -97,8 +101,10 @@ class _Script:
     def done(self, results: list[Any]) -> None:
         self.runtime.let_go(self.turn)
         result = results[0]
+        if result is None and self.term == self.runtime.raft.term:
+            raise Violated(f"A script was overtaken, and {self.node.id} held the log for it: {self.call}")
         if result is None:
-            self.reply(AssertionError("A script was overtaken although it held the log."))
+            self.reply(Overloaded("The script was overtaken while somebody else led. Try again."))
         elif isinstance(result, KeyspaceError):
             self.reply(result)
         else:

@@ -340,6 +340,8 @@ class SimNode:
     def _thread_delay_us(self, thread: str) -> int:
         if thread == "snapshot":
             return self.random.randint(2_000, 80_000)
+        if thread == "script":
+            return self.random.randint(200, 20_000)
         delay_us = 40 + int(self.random.random() ** 3 * 600)
         if self.slow_apply and self.random.random() < 0.3:
             self.world.counts["slow_apply"] += 1

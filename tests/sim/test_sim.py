@@ -17,8 +17,8 @@ from tests.sim.world import Life, Violated, World
 CHUNK = 6
 CHUNKS = 6
 """So many times so many seeds, of all profiles."""
-RICH_SEEDS = range(1000, 1030)
-"""Seeds of the full mix: together they have every kind of fault, most of them several times."""
+RICH_SEEDS = range(1000, 1080)
+"""Seeds of the full mix. About thirty of them have every kind of fault; a change of the package may make it a few more."""
 
 
 def complain(outcome: Outcome) -> None:
@@ -36,7 +36,13 @@ def test_seeds(chunk: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_kind_of_fault_happens() -> None:
-    totals = run_many(RICH_SEEDS, profile="everything", tell=complain)
+    totals = Totals()
+    for seed in RICH_SEEDS:
+        outcome = run_seed(seed, "everything")
+        complain(outcome)
+        totals.add(outcome)
+        if not totals.missing:
+            break
     assert totals.missing == []
     assert totals.counts["undecided"] == 0
 
