@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def cluster(data_folder: Path) -> Iterator[LocalCluster]:
 # --- The switch ---------------------------------------------------------------------------------------------------------
 #
 # The nodes are processes of the demo, and end with it. The site is another process of the demo, and asks for what its
-# status page promises over a pair of connected sockets that nobody else can reach: one line there, one line back.
+# status page promises over a pair of connected sockets that nobody else can reach: one line of JSON there, one line back.
 
 
 class Switch:
@@ -70,9 +71,9 @@ class Switch:
     def _listen(self) -> None:
         with self._near, self._near.makefile("rw", encoding="utf-8", newline="\n") as lines:
             for line in lines:
-                do, _, address = line.strip().partition(" ")
                 with _switching:
-                    lines.write(f"{self._obey(do, address)}\n")
+                    answer = self._obey(*json.loads(line))
+                lines.write(json.dumps(answer) + "\n")
                 lines.flush()
 
     def _obey(self, do: str, address: str) -> str:
@@ -113,9 +114,9 @@ class Remote:
         """Have the node at an address killed or started, and return when that is done. Raises SwitchFailed."""
         try:
             with self._lock:
-                self._lines.write(f"{do} {address}\n")
+                self._lines.write(json.dumps([do, address]) + "\n")
                 self._lines.flush()
-                answer = self._lines.readline().strip()
+                answer = json.loads(self._lines.readline() or "null")
         except OSError as error:
             raise SwitchFailed(f"The demo that runs the nodes is gone: {error.strerror}.") from error
         if answer != DONE:

@@ -23,7 +23,7 @@ GOOD, TROUBLE, LOST = "good", "trouble", "lost"
 COLUMNS = {
     "role": "Role",
     "term": "Term",
-    "leader": "Follows",
+    "leader": "Leader",
     "commit": "Commit",
     "applied": "Applied",
     "lag": "Lag",
@@ -121,7 +121,6 @@ def of_cluster(answers: Answers) -> Standing:
         "Leader": leader.name if leader else "none",
         "Term": f"{known['term']:,}" if known else NOTHING,
         "Nodes": f"{here} of {all_nodes}",
-        "Commit": f"{known['commit']:,}" if known else NOTHING,
         **_store_tiles(known.get("store") or {}),
     }
     return Standing(
@@ -131,10 +130,11 @@ def of_cluster(answers: Answers) -> Standing:
 
 def _store_tiles(figures: dict[str, Any]) -> dict[str, str]:
     if not figures:
-        return {"Records": NOTHING, "Size": NOTHING}
+        return {"Records": NOTHING, "Size": NOTHING, "Size at most": NOTHING}
     return {
         "Records": f"{figures['records']:,}",
-        "Size": f"{size(figures['used_bytes'])} of {size(figures['max_bytes'])}",
+        "Size": size(figures["used_bytes"]),
+        "Size at most": size(figures["max_bytes"]),
     }
 
 
