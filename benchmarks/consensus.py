@@ -269,6 +269,7 @@ class Links:
     def __init__(self, nodes: Nodes, name: str) -> None:
         self._nodes = nodes
         self._name = name
+        self.entry_versions: dict[str, int] = {}
 
     def send(self, to: str, frame: tuple[Any, ...]) -> None:
         self._nodes.carry(self._name, to, frame)

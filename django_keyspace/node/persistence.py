@@ -117,9 +117,15 @@ class Persistence:
         if isinstance(result, Exception) or meta is None:
             self._core.fail(result or BrokenInvariant("A snapshot was installed that nobody asked for."))
             return
+        self._restore(meta)
+
+    def _restore(self, meta: consensus.SnapshotMeta) -> None:
+        """Let the journal begin behind the snapshot whose store counts by now."""
+        if self._is_over:
+            return
 
         def restored(error: KeyspaceError | None) -> None:
-            self._scheduler.call_threadsafe(self._restored, error)
+            self._scheduler.call_threadsafe(self._restored, meta, error)
 
         self._writer.call(lambda: self._journal.restore(meta), restored)
 
@@ -127,7 +133,10 @@ class Persistence:
         if not self._is_over:
             self._install()
 
-    def _restored(self, error: KeyspaceError | None) -> None:
+    def _restored(self, meta: consensus.SnapshotMeta, error: KeyspaceError | None) -> None:
+        if isinstance(error, NoSpace):
+            self._scheduler.call_later(self._retry_ms, self._restore, meta)
+            return
         if error is not None:
             self._core.fail(error)
             return

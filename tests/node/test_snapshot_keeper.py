@@ -11,7 +11,16 @@ import pytest
 
 from django_keyspace.exceptions import DiskFailed, KeyspaceError, NoSpace, StorageError, TooStale
 from django_keyspace.node import snapshot_keeper
-from django_keyspace.node.raft import ADD, PROMOTE, BadMessage, Change, SnapshotRequest, from_wire
+from django_keyspace.node.raft import (
+    ADD,
+    PROMOTE,
+    BadMessage,
+    Change,
+    Refused,
+    SnapshotMeta,
+    SnapshotRequest,
+    from_wire,
+)
 from django_keyspace.node.snapshot_keeper import ACK, BEGIN, CHUNK
 from django_keyspace.node.transfer import SnapshotSender
 from tests.node.replicas import ELECTION_MS, Cluster, Node, incr, once, put, session_of
@@ -322,6 +331,59 @@ def test_a_store_that_cannot_be_replaced_ends_the_node(small: Cluster, monkeypat
     assert "would not" in follower.reason
     follower.start()
     small.settle()
+
+
+@pytest.mark.parametrize("where", ["sender", "receiver"])
+def test_rule_42_a_disk_that_fails_under_a_transfer_ends_the_node(
+    small: Cluster, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    leader, follower = small.leader(), small.followers()[0]
+    leave_behind(small, follower)
+
+    def broken(*arguments: Any) -> Any:
+        raise DiskFailed("The disk would not.")
+
+    broken_one = leader if where == "sender" else follower
+    with monkeypatch.context() as trouble:
+        if where == "sender":
+            trouble.setattr(snapshot_keeper, "SnapshotSender", broken)
+        else:
+            trouble.setattr(follower.runtime._keeper._receiver, "step", broken)
+        small.cut()
+        small.until(lambda: not broken_one.is_up)
+    assert "would not" in broken_one.reason
+    broken_one.start()
+    small.settle()
+
+
+def test_what_cannot_be_sent_or_made_is_said_to_the_core(small: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = small.leader(), small.followers()[0]
+    keeper, term = leader.runtime._keeper, leader.runtime.raft.term
+    told: list[Any] = []
+    monkeypatch.setattr(leader.runtime, "report_snapshot", lambda peer, arrived: told.append((peer, arrived)))
+    request = SnapshotRequest(follower.id, leader.id, term, SnapshotMeta(5, term, leader.runtime.raft.membership))
+    keeper.send(request)
+    assert told == [(follower.id, False)], "there is no snapshot yet"
+
+    def newer(index: int) -> Any:
+        raise Refused("The core has taken a newer snapshot.")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(leader.runtime, "membership_at", newer)
+        write_many(leader, 40)
+        small.run(2_000)
+        assert places(leader) == ()
+    has_snapshots(small, leader)
+    keeper.send(request)
+    keeper.send(request)
+    assert len(keeper._sendings) == 1
+    first = keeper._sendings[follower.id]
+    keeper.send(request._replace(term=term + 1))
+    assert keeper._sendings[follower.id] is not first, "that of another term takes its place"
+    keeper.stop_sending()
+    keeper.stop_sending()
+    small.run(1_000)
+    assert not keeper._sendings
 
 
 # --- Frames -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,183 @@
+"""What the core wants to be durable: batches held back behind a snapshot, and what becomes of them when something fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from django_keyspace.exceptions import DiskFailed, NoSpace
+from django_keyspace.node.persistence import Persistence
+from django_keyspace.node.raft import BrokenInvariant, Entry, HardState, Membership, SnapshotMeta
+
+MEMBERS = Membership(("n1",))
+
+
+class Bench:
+    """A core, a disk thread and an applier's thread that a test plays."""
+
+    def __init__(self, *places: int) -> None:
+        self.kept = [SimpleNamespace(place=place) for place in places]
+        self.told: list[Any] = []
+        self.jobs: list[tuple[str, Any, Callable[[Any], None]]] = []
+        self.later: list[tuple[Any, ...]] = []
+        parts: Any = SimpleNamespace(**dict.fromkeys(("journal", "writer", "snapshots", "machine", "scheduler"), self))
+        parts.settings = SimpleNamespace(upkeep_ms=500)
+        self.persistence = Persistence(self, parts)
+
+    # The core.
+    def persisted(self, number: int) -> None:
+        self.told.append(number)
+
+    def no_room(self, error: NoSpace) -> None:
+        self.told.append("no room")
+
+    def installing(self, *, begins: bool) -> None:
+        self.told.append("begins" if begins else "ends")
+
+    def fail(self, error: BaseException) -> None:
+        self.told.append(error)
+
+    # The journal, the snapshots and the machine.
+    def hard_state(self) -> HardState:
+        return HardState(1, "", 0)
+
+    def restore(self, meta: SnapshotMeta) -> None:
+        pass
+
+    def install(self, snapshots: Any, snapshot: Any) -> None:
+        pass
+
+    # The threads.
+    def submit(self, batch: Any, done: Callable[[Any], None]) -> None:
+        self.jobs.append(("batch", batch, done))
+
+    def call(self, work: Callable[[], None], done: Callable[[Any], None]) -> None:
+        self.jobs.append(("restore", work, done))
+
+    def in_thread(self, name: str, work: Callable[[], None], done: Callable[[Any], None]) -> None:
+        self.jobs.append(("install", work, done))
+
+    def call_threadsafe(self, function: Callable[..., None], *arguments: Any) -> None:
+        function(*arguments)
+
+    def call_later(self, delay_ms: int, function: Callable[..., None], *arguments: Any) -> None:
+        self.later.append((delay_ms, function, *arguments))
+
+    # The test.
+    def take(self, number: int, snapshot: int | None = None, *, must_sync: bool = True) -> None:
+        meta = None if snapshot is None else SnapshotMeta(snapshot, 1, MEMBERS)
+        entries = () if meta is not None else (Entry(number, 1, 1, b""),)
+        ready: Any = SimpleNamespace(
+            number=number, snapshot=meta, entries=entries, hard_state=HardState(1, "", number), must_sync=must_sync
+        )
+        self.persistence.take(ready)
+
+    def finish(self, kind: str, error: Any = None) -> None:
+        """The oldest job has been done, and is of that kind."""
+        found, work, done = self.jobs.pop(0)
+        assert found == kind
+        if callable(work):
+            work()
+        done(error)
+
+    def retry(self) -> None:
+        delay_ms, function, *arguments = self.later.pop(0)
+        assert delay_ms == 500
+        function(*arguments)
+
+
+def test_batches_go_to_the_disk_with_the_latest_state() -> None:
+    bench = Bench()
+    bench.take(1, must_sync=False)
+    assert bench.jobs == []
+    bench.take(2)
+    assert bench.jobs[0][1].hard_state.commit == 2
+    bench.finish("batch")
+    assert bench.told == [2]
+
+
+def test_what_comes_while_a_snapshot_is_installed_is_written_behind_it() -> None:
+    bench = Bench(10, 20)
+    bench.take(1, snapshot=10)
+    bench.take(2)
+    bench.take(3, snapshot=20)
+    bench.take(4)
+    assert bench.persistence.is_installing
+    for kind in ("install", "restore"):
+        bench.finish(kind)
+    # The second snapshot follows the batches before it.
+    for kind in ("batch", "batch", "install", "restore", "batch", "batch"):
+        bench.finish(kind)
+    assert bench.told == ["begins", "begins", 1, 2, "ends", 3, 4] and not bench.persistence.is_installing
+
+
+def test_rule_43_an_installation_without_room_is_tried_again_at_each_step() -> None:
+    bench = Bench(10)
+    bench.take(1, snapshot=10)
+    bench.finish("install", NoSpace("full"))
+    bench.retry()
+    bench.finish("install")
+    bench.finish("restore", NoSpace("full"))
+    bench.retry()
+    bench.finish("restore")
+    bench.finish("batch")
+    assert bench.told == ["begins", "begins", "ends", 1]
+
+
+@pytest.mark.parametrize("kinds", [("install",), ("install", "restore"), ("install", "restore", "batch")])
+def test_rule_42_what_fails_otherwise_ends_the_node(kinds: tuple[str, ...]) -> None:
+    bench, error = Bench(10), DiskFailed("broken")
+    bench.take(1, snapshot=10)
+    for kind in kinds[:-1]:
+        bench.finish(kind)
+    bench.finish(kinds[-1], error)
+    assert bench.told[-1] is error
+
+
+def test_rule_52_a_snapshot_that_is_not_there_cannot_be_installed() -> None:
+    bench = Bench(11)
+    bench.take(1, snapshot=10)
+    (error,) = bench.told
+    assert isinstance(error, BrokenInvariant) and "entry 10" in str(error)
+
+
+def test_rule_43_without_room_the_core_is_told_once_and_what_was_under_way_means_nothing_more() -> None:
+    bench = Bench(10)
+    bench.take(1)
+    bench.take(2)
+    bench.finish("batch", NoSpace("full"))
+    bench.persistence.abandon()
+    bench.finish("batch", NoSpace("full"))
+    assert bench.told == ["no room"]
+    error = DiskFailed("broken")
+    bench.persistence._written(3, error)
+    assert bench.told[-1] is error, "a failed disk ends the node whoever wrote"
+
+
+@pytest.mark.parametrize("trouble", [None, "install", "restore"])
+def test_an_installation_that_was_abandoned_goes_no_further(trouble: str | None) -> None:
+    bench = Bench(10)
+    bench.take(1, snapshot=10)
+    if trouble == "install":
+        bench.finish("install", NoSpace("full"))
+    elif trouble == "restore":
+        bench.finish("install")
+        bench.finish("restore", NoSpace("full"))
+    bench.persistence.abandon()
+    if trouble is None:
+        bench.finish("install")
+    else:
+        bench.retry()
+    assert bench.told == ["begins"] and bench.jobs == []
+
+
+def test_a_restore_that_ends_after_it_was_abandoned_is_nobodys() -> None:
+    bench = Bench(10)
+    bench.take(1, snapshot=10)
+    bench.finish("install")
+    bench.persistence.abandon()
+    bench.finish("restore")
+    assert bench.told == ["begins"] and bench.jobs == []
