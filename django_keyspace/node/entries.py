@@ -21,7 +21,9 @@ from django_keyspace.operations import Call
 
 ENTRY_VERSION: Final = 1
 """The newest version that this release writes and reads. A leader writes it once all members know it."""
-_VERSIONS: Final = frozenset({1})
+ENTRY_VERSION_OLDEST: Final = 1
+"""The oldest version that a member of the cluster may read, as long as it has not said more."""
+_VERSIONS: Final = frozenset(range(ENTRY_VERSION_OLDEST, ENTRY_VERSION + 1))
 _PARTS_MAX: Final = 2**24
 
 
@@ -39,12 +41,13 @@ class LoggedCalls(NamedTuple):
     calls: Sequence[Call]
 
 
-def pack_calls(log_ms: int, calls: Sequence[Call]) -> bytes:
+def pack_calls(log_ms: int, calls: Sequence[Call], version: int = ENTRY_VERSION) -> bytes:
     """The data of an entry.
 
     Arguments:
         log_ms: the log time.
         calls: operations, already checked.
+        version: one that all members read. What they hold is the same in all versions so far.
     Raises:
         InvalidArgument: an operation holds something that cannot be written down.
     """
@@ -52,7 +55,7 @@ def pack_calls(log_ms: int, calls: Sequence[Call]) -> bytes:
         packed: bytes = msgpack.packb((log_ms, calls), use_bin_type=True, unicode_errors="surrogatepass")
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidArgument(f"This cannot be written to the log: {error}. Nothing was changed.") from None
-    return bytes((ENTRY_VERSION,)) + packed
+    return bytes((version,)) + packed
 
 
 def logged_calls(entry: Entry) -> LoggedCalls:

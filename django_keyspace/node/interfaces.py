@@ -7,7 +7,7 @@ what happens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from django_keyspace.exceptions import KeyspaceError
@@ -62,6 +62,10 @@ class Writer(Protocol):
 
 class Links(Protocol):
     """The ways to the other nodes."""
+
+    @property
+    def entry_versions(self) -> Mapping[str, int]:
+        """By member, the newest version of entries that it has said to read; those that were met."""
 
     def send(self, to: str, frame: tuple[Any, ...]) -> None:
         """Send a frame to a member, without waiting. It may get lost, come twice, late, and out of order.

@@ -12,18 +12,18 @@ from typing import Protocol
 from django_keyspace.exceptions import InvalidArgument, KeyspaceError
 from django_keyspace.node import raft as consensus
 from django_keyspace.node.barrier import ScriptBarrier
-from django_keyspace.node.clock import LogClock, NodeClock
-from django_keyspace.node.entries import pack_calls
+from django_keyspace.node.clock import LogClock
+from django_keyspace.node.entries import ENTRY_VERSION, ENTRY_VERSION_OLDEST, pack_calls
 from django_keyspace.node.log import Done
-from django_keyspace.node.machine import Machine
+from django_keyspace.node.parts import Parts
 from django_keyspace.node.proposals import Group, Proposal, Proposals
-from django_keyspace.node.settings import RuntimeSettings
 from django_keyspace.operations import Call
 
 
 class Leading(Protocol):
     """What packing needs of the runtime."""
 
+    node: str
     raft: consensus.Raft
 
     def public(self, error: Exception) -> KeyspaceError:
@@ -38,28 +38,23 @@ class Packer:
 
     Arguments:
         core: the runtime.
+        parts: of the node.
         proposals: what waits, and what is under way.
         barrier: who may write alone.
-        machine, clock, log_clock, settings: parts of the node.
+        log_clock: the node's.
     """
 
     def __init__(
-        self,
-        core: Leading,
-        proposals: Proposals,
-        barrier: ScriptBarrier,
-        machine: Machine,
-        clock: NodeClock,
-        log_clock: LogClock,
-        settings: RuntimeSettings,
+        self, core: Leading, parts: Parts, proposals: Proposals, barrier: ScriptBarrier, log_clock: LogClock
     ) -> None:
         self._core = core
         self._proposals = proposals
         self._barrier = barrier
-        self._machine = machine
-        self._clock = clock
+        self._machine = parts.machine
+        self._clock = parts.clock
+        self._links = parts.links
         self._log_clock = log_clock
-        self._settings = settings
+        self._settings = parts.settings
 
     def pack_waiting(self) -> None:
         """Make entries of what waits, as long as there may be more under way.
@@ -103,11 +98,19 @@ class Packer:
             self._proposals.answer(group, [])
             return
         try:
-            entry = self._core.raft.propose(pack_calls(log_ms, [*upkeep, *calls]))
+            entry = self._core.raft.propose(pack_calls(log_ms, [*upkeep, *calls], self._version()))
         except (consensus.Refused, InvalidArgument) as error:
             self._fail(group, len(calls), self._core.public(error))
         else:
             self._proposals.under_way(entry.index, entry.term, group)
+
+    def _version(self) -> int:
+        """The newest version of entries that all members are known to read (rule 34)."""
+        known, version = self._links.entry_versions, ENTRY_VERSION
+        for member in self._core.raft.membership.members:
+            if member != self._core.node:
+                version = min(version, known.get(member, ENTRY_VERSION_OLDEST))
+        return version
 
     def _fail(self, group: Group, count: int, error: KeyspaceError) -> None:
         """Nothing of a group was logged."""

@@ -27,7 +27,7 @@ from django_keyspace.node.guard import guarded
 from django_keyspace.node.identity import name_of
 from django_keyspace.node.incoming import RAFT, core_message, needs_room
 from django_keyspace.node.interfaces import Handle
-from django_keyspace.node.log import Done, Ready
+from django_keyspace.node.log import Done
 from django_keyspace.node.packing import Packer
 from django_keyspace.node.parts import Parts, RuntimeStatus
 from django_keyspace.node.persistence import Persistence
@@ -73,19 +73,22 @@ class Runtime:
         self._scheduler = scheduler = parts.scheduler
         self._machine = machine = parts.machine
         self._log_clock = LogClock(parts.clock, machine.log_ms)
-        machine.now_ms = self._log_clock.now_ms
+        self.log_time_ms = machine.now_ms = self._log_clock.now_ms
         self._proposals = Proposals(settings)
         self._barrier = ScriptBarrier(self._is_quiet, self.flush_soon)
-        self._packer = Packer(self, self._proposals, self._barrier, machine, parts.clock, self._log_clock, settings)
+        self.let_go = self._barrier.let_go
+        self._packer = Packer(self, parts, self._proposals, self._barrier, self._log_clock)
         directory = Directory(self)
         self.members, self.address_of = directory.members, directory.address_of
         self.not_leader, self.public, self._no_room = directory.not_leader, directory.public, directory.no_room
         self._changes = Changes(self, scheduler, 2 * settings.election_timeout_ms)
         self.reads = NodeReads(self, machine, parts.clock, self._log_clock, scheduler, settings)
+        self.read = self.reads.read
         self._applier = Applier(machine, scheduler, settings, self._applied, self.fail, self._store_is_full)
         self._keeper = SnapshotKeeper(cluster, self, parts)
         self._upkeep = Upkeep(self, machine, self._keeper, parts.clock, self._log_clock, settings.upkeep_ms)
         self._callbacks: list[Callable[[int], None]] = []
+        self.on_commit = self._callbacks.append
         self._answered = 0
         self._is_pumping = False
         self._flush_scheduled = False
@@ -122,24 +125,20 @@ class Runtime:
             return
         reason = str(error) or type(error).__name__
         is_ours = isinstance(error, KeyspaceError | consensus.RaftError)
-        state = self.raft.describe()
-        trace = None if is_ours else error
+        state, trace = self.raft.describe(), None if is_ours else error
         logger.critical("Node %s stops: %s At that moment: %s", self.node, reason, state, exc_info=trace)
         self.raft.fail(reason)
-        self._end()
+        self.kill()
         self.parts.give_up(reason)
 
     def stop(self) -> None:
         """End it; the journal is closed in good order by who opened it. Call after :meth:`stop_leading` and a drain."""
         if not self.is_over:
-            self._end()
+            self.kill()
             self._lead_no_more(NoConnection(f"Node {self.name} has stopped."))
 
     def kill(self) -> None:
         """Forget everything at once, and tell nobody: what a crash does."""
-        self._end()
-
-    def _end(self) -> None:
         self.is_over = True
         if self._timer is not None:
             self._timer.cancel()
@@ -196,10 +195,6 @@ class Runtime:
         self.require_leader()
         return self._barrier.hold(granted)
 
-    def let_go(self, turn: Hold) -> None:
-        """See :meth:`ReplicatedLog.let_go`."""
-        self._barrier.let_go(turn)
-
     @property
     def leads(self) -> bool:
         """Whether this node leads and takes writes."""
@@ -214,10 +209,6 @@ class Runtime:
         """Whether a script may begin: this node leads for sure, and its store has everything that is in the log."""
         is_idle = self._applier.is_idle and not self._proposals.entries and not self.raft.is_handing_over
         return self.leads and is_idle and self.raft.has_applied_all
-
-    def on_commit(self, callback: Callable[[int], None]) -> None:
-        """See :meth:`ReplicatedLog.on_commit`."""
-        self._callbacks.append(callback)
 
     def flush_soon(self) -> None:
         """Pack what comes together until the next turn of the loop."""
@@ -494,18 +485,10 @@ class Runtime:
             self.reads.age_ms,
         )
 
-    def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
-        """See :meth:`NodeReads.read`."""
-        self.reads.read(level, ready, min_index, max_staleness_ms)
-
     @property
     def applied_index(self) -> int:
         """The last entry that this node has applied."""
         return self._machine.applied_index
-
-    def log_time_ms(self) -> int:
-        """The log clock as this node has it."""
-        return self._log_clock.now_ms()
 
     def require_leader(self) -> None:
         """Raise the error of a node that takes no writes, if this one does not."""

@@ -145,6 +145,7 @@ class Node:
             disk=self.disk,
             delay_us=lambda: self.write_us,
         )
+        self.entry_versions: dict[str, int] = {}
         parts = Parts(
             self.clock, scheduler, writer, journal, snapshots, self.machine, self, random, self.settings, self.give_up
         )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_keyspace.exceptions import InvalidArgument
-from django_keyspace.node import entries
+from django_keyspace.node import entries, packing
 from django_keyspace.node.entries import ENTRY_VERSION, LoggedCalls, logged_calls, pack_calls
 from django_keyspace.node.raft import CHANGE, COMMANDS, NOOP, BrokenInvariant, Entry
 from tests.node.replicas import Cluster, incr, put
@@ -85,3 +85,21 @@ def test_rule_34_a_node_that_does_not_know_an_entry_stops_before_it_and_goes_on_
         old.start()
         cluster.settle()
     assert old.here(b"n") == b"3"
+
+
+def test_rule_34_a_leader_writes_what_all_members_read(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "_VERSIONS", {1, 2})
+    monkeypatch.setattr(packing, "ENTRY_VERSION", 2)
+    leader = cluster.leader()
+    one, other = (follower.id for follower in cluster.followers())
+
+    def version_of_next() -> int:
+        leader.write(incr())
+        (entry,) = leader.runtime.parts.journal.entries(leader.machine.applied_index, leader.machine.applied_index, 0)
+        return entry.data[0]
+
+    assert version_of_next() == 1, "nobody has said what he reads"
+    leader.entry_versions |= {one: 2, other: 1}
+    assert version_of_next() == 1
+    leader.entry_versions[other] = 3
+    assert version_of_next() == 2

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -98,6 +99,8 @@ def settings_of(plan: Plan) -> RuntimeSettings:
 
 class SimLinks:
     """See ``interfaces.Links``."""
+
+    entry_versions: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, cluster: SimCluster, node: SimNode) -> None:
         self._cluster = cluster
