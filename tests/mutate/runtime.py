@@ -266,7 +266,7 @@ TABLE = [
         "does not notice that it was stopped",
         "node.runtime.Runtime._pass_time",
         one_tick_at_a_time,
-        125,
+        205,
         "clocks",
     ),
     RuntimeMutation(
@@ -314,7 +314,7 @@ TABLE = [
         "takes another leader's entry for its own",
         "node.runtime.Proposals",
         any_entry_there,
-        7,
+        8,
         "network",
     ),
     RuntimeMutation(
@@ -322,7 +322,7 @@ TABLE = [
         "begins to lead without a look at the times in its log",
         "node.raft.core.Raft.newest_commands",
         forget_the_log,
-        3,
+        1,
         "crash",
     ),
     RuntimeMutation(
@@ -338,7 +338,7 @@ TABLE = [
         "takes no note of a later snapshot that it keeps",
         "node.transfer.SnapshotReceiver._take_beginning",
         drop_the_older,
-        0,
+        117,
         "membership",
     ),
     RuntimeMutation(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from .runtime import TABLE, first_seed_of_cluster
@@ -28,3 +30,9 @@ def test_is_noticed_by_a_seed(name: str) -> None:
 
 def test_names_are_unique() -> None:
     assert len({mutation.name for mutation in TABLE}) == len(TABLE)
+
+
+def test_the_page_has_the_same_table() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    rows = [line for line in page.split("## Mutations", 1)[1].splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{one.name}` | {one.what} | {one.profile} {one.seed} |" for one in TABLE]
