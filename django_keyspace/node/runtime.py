@@ -153,6 +153,7 @@ class Runtime:
         if self._proposals.is_waiting:
             self.flush_soon()
         if self.is_running and not self._persistence.is_installing:
+            self._barrier.look()  # handing over may have ended without an entry
             self._upkeep.look()
 
     def _pass_time(self) -> None:
