@@ -15,6 +15,8 @@ from django_keyspace.exceptions import (
     NoConnection,
     NotLeader,
 )
+from django_keyspace.node import raft as consensus
+from django_keyspace.node.directory import Directory
 from django_keyspace.node.raft import (
     ADD,
     REMOVE,
@@ -348,3 +350,16 @@ def test_rule_53_a_rolling_restart_loses_nothing(cluster: Cluster) -> None:
         cluster.run(ELECTION_MS)  # who has just started grants no vote
         cluster.settle()
     assert cluster.leader().get(b"n") == b"3"
+
+
+def test_what_the_core_refuses_is_said_in_the_words_of_the_package(cluster: Cluster) -> None:
+    directory = Directory(cluster.followers()[0].runtime)
+    kept = ChangeRefused("as it is")
+    assert directory.public(kept) is kept
+    assert isinstance(directory.public(consensus.NotLeader(None)), NotLeader)
+    assert isinstance(directory.public(consensus.TransferRefused("no")), ChangeRefused)
+    with pytest.raises(ZeroDivisionError):
+        directory.public(ZeroDivisionError("nothing that the core says"))
+    follower = cluster.followers()[0]
+    assert follower.runtime.reads.applied_index == follower.machine.applied_index
+    assert follower.runtime.reads.members() == follower.runtime.members()
