@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from django_keyspace.backend.embedded import takes_long
-from django_keyspace.backend.levels import LastRead, LeveledEngine, note_seen, seen_index
+from django_keyspace.backend.levels import LeveledEngine, ReadNote, current_session, note_seen, process, seen_index
 from django_keyspace.backend.replica import Replica
 from django_keyspace.backend.transport import RemoteEngine
 from django_keyspace.exceptions import LocalError
 from django_keyspace.operations import Call
+from django_keyspace.store import clock
 from django_keyspace.store.visitor import READABLE_HERE
 
 SESSION: Final = "session"
@@ -66,7 +67,7 @@ class BesideEngine:
         try:
             if level == SESSION:
                 min_index = max(min_index, seen_index(copy.cluster))
-            found = copy.read(min_index, max_staleness_ms, call)
+            found = copy.read(min_index, max_staleness_ms, call[0], call[1:])
         except LocalError:
             raise
         except Exception as error:
@@ -83,7 +84,7 @@ class BesideEngine:
 
 
 def leveled(
-    engine: BesideEngine, level: str, max_staleness_ms: int | None, note: Callable[[LastRead], Any]
+    engine: BesideEngine, level: str, max_staleness_ms: int | None, note: Callable[[ReadNote], Any]
 ) -> LeveledEngine:
     """An engine whose reads have a level, and the short way to a local copy.
 
@@ -94,26 +95,36 @@ def leveled(
     found = LeveledEngine(engine, level, max_staleness_ms, note)
     if level not in LOCAL_LEVELS:
         return found
-    replica = engine.replica
+    replica, boot_ns = engine.replica, clock.boot_ns
     over_the_network = LeveledEngine(engine.engine, level, max_staleness_ms, note).execute
     is_session = level == SESSION
 
-    def read(*call: Any) -> Any:
-        """Written out, as ``KeyspaceCache.get`` is: a page calls it often."""
+    def read(name: str, *arguments: Any) -> Any:
+        """``LocalCopy.read`` written out, as ``KeyspaceCache.get`` is: a page calls it often."""
         copy = replica.copy
-        if copy is None or call[0] not in READABLE_HERE:
-            return found.execute(*call)
-        cluster = copy.cluster
+        if copy is None or name not in READABLE_HERE:
+            return found.execute(name, *arguments)
+        current = current_session()
         try:
-            result, index, age_ms, node = copy.read(seen_index(cluster) if is_session else 0, max_staleness_ms, call)
+            boot_ms = boot_ns() // 1_000_000
+            until_ms, age_ms, log_ms = copy.fresh
+            if boot_ms >= until_ms:
+                until_ms, age_ms, log_ms = copy.look(boot_ms)
+            age_ms += boot_ms
+            if max_staleness_ms is not None and age_ms > max_staleness_ms:
+                raise copy.too_old(age_ms)
+            min_index = (process if current is None else current).index(copy.cluster) if is_session else 0
+            result, index = copy.store.visit(min_index, boot_ms + log_ms, name, arguments)
         except LocalError:
             raise
         except Exception as error:
             replica.trouble(copy, error)
-            return over_the_network(*call)
-        note_seen(cluster, index)
+            return over_the_network(name, *arguments)
+        if index != copy.noted or current is not None:
+            note_seen(copy.cluster, index)
+            copy.noted = index
         replica.reads += 1
-        note(LastRead(node, index, age_ms))
+        note((copy.node, index, age_ms if age_ms > 0 else 1))
         return result
 
     found.read = read

@@ -33,7 +33,7 @@ class DirtyMethods(ListingMethods):
                 if age_ms is None:  # an outage was turned into a miss, and noted as such; or this is a part of a batch
                     runtime.last_read.set(None)
                 else:
-                    runtime.last_read.set(LastRead(node, index, age_ms))
+                    runtime.last_read.set((node, index, age_ms))
                     runtime.last_status.set(status_of_answer(answer))
                 call = steps.send(answer)
         except StopIteration as stop:
@@ -44,7 +44,8 @@ class DirtyMethods(ListingMethods):
     def last_read(self) -> LastRead | None:
         """Where the answer of this alias's last dirty read in this thread or task came from, and how old it was; with the
         option ``consistency``, that of its last read of the option's level. None before the first."""
-        return self._runtime.last_read.get()
+        note = self._runtime.last_read.get()
+        return None if note is None else LastRead(*note)
 
     def _dirty_get(
         self, key: Any, default: Any = None, version: Any = None, *, max_staleness_ms: int | None = None

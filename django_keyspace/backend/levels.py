@@ -42,6 +42,10 @@ class LastRead:
     age_ms: int
 
 
+ReadNote = tuple[str, int, int]
+"""The fields of a :class:`LastRead`, which is made of them when somebody asks."""
+
+
 class Seen:
     """What a session has seen: the highest index of each cluster. Threads and tasks may share it."""
 
@@ -97,6 +101,11 @@ def seen_index(cluster: str) -> int:
     return (process if current is None else current).index(cluster)
 
 
+def current_session() -> Seen | None:
+    """The session of this context; None: the process is it."""
+    return _current.get()
+
+
 @contextmanager
 def session(indexes: Mapping[str, int] | None = None) -> Iterator[Seen]:
     """Let the block, and whatever tasks and threads it starts, be a session of its own.
@@ -121,13 +130,13 @@ class LeveledEngine:
         engine: carries everything out.
         level: a word of ``operations.LEVELS``.
         max_staleness_ms: for session and dirty reads: how old an answer may be; None: of any age.
-        note: takes the :class:`LastRead` of each read.
+        note: takes the :data:`ReadNote` of each read.
     """
 
     reads_inline = False
 
     def __init__(
-        self, engine: Engine, level: str, max_staleness_ms: int | None, note: Callable[[LastRead], Any]
+        self, engine: Engine, level: str, max_staleness_ms: int | None, note: Callable[[ReadNote], Any]
     ) -> None:
         self.engine = engine
         self._level = level
@@ -143,7 +152,7 @@ class LeveledEngine:
             return self.engine.execute(name, *arguments)
         call = (name, *arguments)
         answer, index, age_ms, node = self.engine.execute("at", self._level, 0, self._max_staleness_ms, call)
-        self._note(LastRead(node, index, age_ms))
+        self._note((node, index, age_ms))
         return answer
 
     async def aexecute(self, name: str, *arguments: Any) -> Any:
@@ -152,5 +161,5 @@ class LeveledEngine:
             return await self.engine.aexecute(name, *arguments)
         call = (name, *arguments)
         answer, index, age_ms, node = await self.engine.aexecute("at", self._level, 0, self._max_staleness_ms, call)
-        self._note(LastRead(node, index, age_ms))
+        self._note((node, index, age_ms))
         return answer

@@ -15,14 +15,13 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
 from django_keyspace.addresses import SOCKET_FILE, Endpoint
 from django_keyspace.backend.transport import RemoteEngine, ask_node
 from django_keyspace.exceptions import KeyspaceError, NoConnection, StorageError, TooStale
-from django_keyspace.operations import Call
 from django_keyspace.security import Security
 from django_keyspace.store import StoreOptions, clock, forget_store, open_store
 from django_keyspace.store.folder import boot_id
@@ -51,7 +50,7 @@ class LocalCopy:
     Arguments:
         facts: what the node answered to ``node_store``.
         is_foreign: whether a cluster is another one than this process talks to.
-        boot_ms: the host's monotonic clock.
+        boot_ns: the host's monotonic clock, in nanoseconds.
     Raises:
         KeyspaceError, OSError: it cannot be read here.
 
@@ -59,26 +58,40 @@ class LocalCopy:
         node: the node's name.
         cluster: its cluster's id.
         store: the store.
+        fresh: what :meth:`look` answered last.
+        noted: the last index that was noted as seen.
     """
 
-    __slots__ = ("_boot_ms", "_fresh", "_generation", "_is_foreign", "_life", "_map", "cluster", "node", "store")
+    __slots__ = (
+        "_boot_ns",
+        "_generation",
+        "_is_foreign",
+        "_life",
+        "_map",
+        "cluster",
+        "fresh",
+        "node",
+        "noted",
+        "store",
+    )
 
     def __init__(
         self,
         facts: Mapping[str, Any],
         is_foreign: Callable[[str], bool],
-        boot_ms: Callable[[], int] = clock.boot_ms,
+        boot_ns: Callable[[], int] = clock.boot_ns,
     ) -> None:
         self.node: str = facts["node"]
         self.cluster: str = facts["cluster"]
         self._life: bytes = facts["life"]
         self._generation: int = facts["generation"]
         self._is_foreign = is_foreign
-        self._boot_ms = boot_ms
+        self._boot_ns = boot_ns
+        self.noted = -1
         with open(os.path.join(facts["folder"], FRESHNESS_FILE), "rb") as file:
             self._map = mmap.mmap(file.fileno(), RECORD_BYTES, access=mmap.ACCESS_READ)
-        self._fresh = (0, 0, 0)
-        self.look(boot_ms())
+        self.fresh = (0, 0, 0)
+        self.look(boot_ns() // 1_000_000)
         options = StoreOptions(
             durability="none",
             databases=facts["databases"],
@@ -90,33 +103,40 @@ class LocalCopy:
             raise StorageError(f"The store {store.path} is that of a node in this process.")
         self.store = store
         try:
-            self.read(0, None, ("exists", 0, b"\0"))
+            self.read(0, None, "exists", (0, b"\0"))
         except BaseException:
             self.end()
             raise
 
-    def read(self, min_index: int, max_staleness_ms: int | None, call: Call) -> tuple[Any, int, int, str]:
+    def read(
+        self, min_index: int, max_staleness_ms: int | None, name: str, arguments: Sequence[Any]
+    ) -> tuple[Any, int, int, str]:
         """Do a reading operation.
 
         Arguments:
             min_index: how much of the log the store has to hold.
             max_staleness_ms: how old it may be; None: of any age.
-            call: an operation of ``store.visitor.READABLE_HERE``.
+            name: an operation of ``store.visitor.READABLE_HERE``.
+            arguments: its arguments.
         Returns:
             As the operation ``at``: result, index, age in milliseconds, the node's name.
         Raises:
             TooStale: the store is too old for this read, or its node is catching up.
             StorageError: this copy is of no use any more.
         """
-        boot_ms = self._boot_ms()
-        until_ms, age_ms, log_ms = self._fresh
+        boot_ms = self._boot_ns() // 1_000_000
+        until_ms, age_ms, log_ms = self.fresh
         if boot_ms >= until_ms:
             until_ms, age_ms, log_ms = self.look(boot_ms)
         age_ms += boot_ms
         if max_staleness_ms is not None and age_ms > max_staleness_ms:
-            raise TooStale(f"The store of node {self.node} may be {age_ms:,} ms old.")
-        answer, index = self.store.visit(min_index, boot_ms + log_ms, call)
+            raise self.too_old(age_ms)
+        answer, index = self.store.visit(min_index, boot_ms + log_ms, name, arguments)
         return answer, index, age_ms if age_ms > 0 else 1, self.node
+
+    def too_old(self, age_ms: int) -> TooStale:
+        """The error of a read that allows less than this age."""
+        return TooStale(f"The store of node {self.node} may be {age_ms:,} ms old.")
 
     def look(self, boot_ms: int) -> tuple[int, int, int]:
         """Look at what the node says. Arguments and errors as those of :meth:`read`.
@@ -135,7 +155,7 @@ class LocalCopy:
             raise StorageError(f"The store of node {self.node} was replaced.")
         if self._is_foreign(self.cluster):
             raise StorageError(f"Node {self.node} belongs to cluster {self.cluster}, which LOCATION does not name.")
-        self._fresh = found = boot_ms + LOOK_MS, fresh.age_ms - fresh.boot_ms, fresh.log_ms - fresh.boot_ms
+        self.fresh = found = boot_ms + LOOK_MS, fresh.age_ms - fresh.boot_ms, fresh.log_ms - fresh.boot_ms
         return found
 
     def _freshness(self) -> Freshness:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django_keyspace.backend.codec import Codec
 from django_keyspace.backend.degrade import OutageLog
 from django_keyspace.backend.embedded import EmbeddedEngine, Engine
-from django_keyspace.backend.levels import LastRead, LeveledEngine
+from django_keyspace.backend.levels import LeveledEngine, ReadNote
 from django_keyspace.conf import Config, make_config
 from django_keyspace.status import Status
 from django_keyspace.store import Counters, open_store
@@ -47,7 +47,7 @@ class Runtime:
         self.codec = Codec(config)
         self.outages = OutageLog()
         self.last_status: ContextVar[Status | None] = ContextVar("django_keyspace_last_status", default=None)
-        self.last_read: ContextVar[LastRead | None] = ContextVar("django_keyspace_last_read", default=None)
+        self.last_read: ContextVar[ReadNote | None] = ContextVar("django_keyspace_last_read", default=None)
         self.scripts: dict[str, str] = {}
         self.replica: Replica | None = None
         self.engine: Engine

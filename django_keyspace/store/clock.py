@@ -11,6 +11,8 @@ replace :func:`wall_ms` and :func:`boot_ms`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -23,14 +25,16 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+boot_ns: Callable[[], int] = time.monotonic_ns if _BOOT_CLOCK is None else partial(time.clock_gettime_ns, _BOOT_CLOCK)
+"""The clock of :func:`boot_ms`, in nanoseconds."""
+
+
 def boot_ms() -> int:
     """A clock that never goes back and is the same for all processes of the host, in milliseconds.
 
     Linux counts time in suspend too; elsewhere the monotonic clock has to do.
     """
-    if _BOOT_CLOCK is not None:
-        return time.clock_gettime_ns(_BOOT_CLOCK) // 1_000_000
-    return time.monotonic_ns() // 1_000_000
+    return boot_ns() // 1_000_000
 
 
 def next_log_time(

@@ -7,7 +7,7 @@ how much of the log the store holds, and whether another store has taken its pla
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import Any, Final, NoReturn
 
@@ -15,14 +15,19 @@ import lmdb
 
 from django_keyspace.exceptions import StorageError, TooStale
 from django_keyspace.operations import Call
-from django_keyspace.store.environment import META_RETIRED, Environment
+from django_keyspace.store.environment import META_KEY, META_RETIRED, Environment, unpack_meta
 from django_keyspace.store.errors import DAMAGE, explain
 from django_keyspace.store.lock import WriterLock
-from django_keyspace.store.opening import ATTEMPTS_MAX
 from django_keyspace.store.queries import READS, carry_out
 from django_keyspace.store.store import Store
 
-READABLE_HERE: Final = frozenset(READS) - {"at", "members", "status"} | {"batch"}
+
+def _batch(txn: Any, store: Environment, now_ms: int, calls: Sequence[Call]) -> Any:
+    return carry_out(lambda name, *rest: READS[name](txn, store, now_ms, *rest), 0, 0, ("batch", calls))
+
+
+_READS: Final[dict[str, Callable[..., Any]]] = READS | {"batch": _batch}
+READABLE_HERE: Final = frozenset(_READS) - {"at", "members", "status"}
 """Operations whose answer is the same whoever gives it."""
 
 
@@ -35,13 +40,14 @@ class VisitedStore(Store):
         super()._reset()
         self._seen = (-1, 0, 0)  # LMDB's number of a transaction; index and log clock of the store then
 
-    def visit(self, min_index: int, now_ms: int, call: Call) -> tuple[Any, int]:
+    def visit(self, min_index: int, now_ms: int, name: str, arguments: Sequence[Any]) -> tuple[Any, int]:
         """Do a reading operation.
 
         Arguments:
             min_index: how much of the log the store has to hold.
             now_ms: the log time; at least the store's own counts.
-            call: an operation of :data:`READABLE_HERE`.
+            name: an operation of :data:`READABLE_HERE`.
+            arguments: its arguments.
         Returns:
             Its result, and the index of the last entry that it takes into account.
         Raises:
@@ -51,56 +57,48 @@ class VisitedStore(Store):
         # As short as Store.read, for the same reason.
         ident = get_ident()
         active = self._active
-        active[ident] = call[0]
+        active[ident] = name
         if self.gate.is_shut or self._pid != os.getpid():
             active.pop(ident, None)
-            return self._visit_slowly(min_index, now_ms, call)
+            return self._visit_slowly(min_index, now_ms, name, arguments)
         try:
             txn = self._begin()
             try:
-                return self._answer(txn, self._environment, min_index, now_ms, call)
+                seen_id, index, log_ms = self._seen
+                if seen_id != txn.id():
+                    index, log_ms = self._look_at_meta(txn)
+                if index < min_index:
+                    raise TooStale(f"The store {self.path} holds {index:,} entries of the log, not {min_index:,}.")
+                if now_ms < log_ms:
+                    now_ms = log_ms
+                return _READS[name](txn, self._environment, now_ms, *arguments), index
             finally:
                 txn.abort()
         except lmdb.Error as error:
             active.pop(ident, None)
             self._recover(error)
-            return self._visit_slowly(min_index, now_ms, call)
+            return self._visit_slowly(min_index, now_ms, name, arguments)
         finally:
             active.pop(ident, None)
 
-    def _visit_slowly(self, min_index: int, now_ms: int, call: Call) -> tuple[Any, int]:
-        for _ in range(ATTEMPTS_MAX):
-            environment = self._opened()
-            self.gate.enter("visit")
-            try:
-                if environment is not self._environment:
-                    continue
-                with environment.begin() as txn:
-                    return self._answer(txn, environment, min_index, now_ms, call)
-            except lmdb.Error as error:
-                self.gate.leave()
-                self._recover(error)
-            finally:
-                self.gate.leave()
-        raise StorageError(f"The store {self.path} could not be read in {ATTEMPTS_MAX} attempts.")
+    def _look_at_meta(self, txn: Any) -> tuple[int, int]:
+        """Index and log clock of the store in a transaction."""
+        _, flags, index, log_ms, _ = unpack_meta(txn.get(META_KEY))
+        if flags & META_RETIRED:
+            raise StorageError(f"Another store has taken the place of {self.path}.")
+        self._seen = txn.id(), index, log_ms
+        return index, log_ms
 
-    def _answer(self, txn: Any, environment: Any, min_index: int, now_ms: int, call: Call) -> tuple[Any, int]:
-        txn_id = txn.id()
-        seen_id, index, log_ms = self._seen
-        if seen_id != txn_id:
-            meta = environment.read_meta(txn)
-            if meta.flags & META_RETIRED:
-                raise StorageError(f"Another store has taken the place of {self.path}.")
-            index, log_ms = meta.revision, meta.log_ms
-            self._seen = txn_id, index, log_ms
-        if index < min_index:
-            raise TooStale(f"The store {self.path} holds {index:,} entries of the log, not {min_index:,}.")
-        if now_ms < log_ms:
-            now_ms = log_ms
-        name = call[0]
-        if name == "batch":
-            return carry_out(lambda word, *rest: READS[word](txn, environment, now_ms, *rest), 0, index, call), index
-        return READS[name](txn, environment, now_ms, *call[1:]), index
+    def _visit_slowly(self, min_index: int, now_ms: int, name: str, arguments: Sequence[Any]) -> tuple[Any, int]:
+        """Read when the store is not open yet, the gate was shut, or the first attempt failed."""
+
+        def do(txn: Any, environment: Environment) -> tuple[Any, int]:
+            index, log_ms = self._look_at_meta(txn)
+            if index < min_index:
+                raise TooStale(f"The store {self.path} holds {index:,} entries of the log, not {min_index:,}.")
+            return _READS[name](txn, environment, max(now_ms, log_ms), *arguments), index
+
+        return self.look(name, do)
 
     # ------------------------------------------------------------------------------------------------ its life
 
