@@ -15,6 +15,8 @@ from benchmarks.servers import Server, ServerFailed, Workspace, child_environmen
 
 MEMBERS = 3
 READY_S = 60.0
+LEASE_DRIFT_MAX = 0.1
+"""Without it, reads by lease are switched off, and are safe reads."""
 
 
 class Subject(Protocol):
@@ -40,13 +42,15 @@ class Subject(Protocol):
 
 
 class Keyspace:
-    """Ours, with the settings that it has by itself."""
+    """Ours, with the settings that it has by itself, but for leases."""
 
     def __init__(self, workspace: Workspace) -> None:
         from django_keyspace.testing import running_cluster
 
         self._stack = contextlib.ExitStack()
-        self._cluster = self._stack.enter_context(running_cluster(MEMBERS, data=workspace.folder("keyspace")))
+        self._cluster = self._stack.enter_context(
+            running_cluster(MEMBERS, data=workspace.folder("keyspace"), lease_drift_max=LEASE_DRIFT_MAX)
+        )
         self.spec = Spec("keyspace", tuple(self._cluster.addresses.values()))
 
     def pids(self) -> list[int]:

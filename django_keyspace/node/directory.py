@@ -13,6 +13,7 @@ from django_keyspace.exceptions import (
     ValueTooLarge,
 )
 from django_keyspace.node import raft as consensus
+from django_keyspace.node.clock import NodeClock
 from django_keyspace.node.identity import address_of, name_of
 
 
@@ -23,6 +24,7 @@ class HasCore(Protocol):
     name: str
     cluster: str
     raft: consensus.Raft
+    is_full: bool
 
 
 class Directory:
@@ -30,10 +32,15 @@ class Directory:
 
     Arguments:
         core: the runtime.
+        clock: the node's.
+        patience_ms: how long an election may take.
     """
 
-    def __init__(self, core: HasCore) -> None:
+    def __init__(self, core: HasCore, clock: NodeClock, patience_ms: int) -> None:
         self._core = core
+        self._clock = clock
+        self._patience_ms = patience_ms
+        self._full_since_ms = 0
 
     def members(self) -> dict[str, Any]:
         """The members, as the operation ``members`` answers it."""
@@ -58,16 +65,18 @@ class Directory:
             f"Node {self._core.name} does not lead the cluster; {where}. Nothing was done.", leader, address
         )
 
-    def no_room(self, since_ms: int, patience_ms: int) -> KeyspaceError:
-        """The error of a node whose disk is full: who else leads, or may soon; otherwise that there is no room.
+    def set_full(self, is_full: bool) -> None:
+        """Note whether the node's disk is full."""
+        if is_full and not self._core.is_full:
+            self._full_since_ms = self._clock.monotonic_ms()
+        self._core.is_full = is_full
 
-        Arguments:
-            since_ms: for how long it has been full.
-            patience_ms: how long an election may take.
-        """
+    def no_room(self) -> KeyspaceError:
+        """The error of a node whose disk is full: who else leads, or may soon; otherwise that there is no room."""
         raft, name = self._core.raft, self._core.name
+        is_new = self._clock.monotonic_ms() - self._full_since_ms < self._patience_ms
         is_led = raft.leader not in (None, self._core.node)
-        others = len(raft.membership.voters) > 1 and (since_ms < patience_ms or is_led)
+        others = len(raft.membership.voters) > 1 and (is_new or is_led)
         if not others:
             return NoSpace(f"The disk of node {name} is full. Nothing was done. Make room on it.")
         refusal = self.not_leader()

@@ -28,6 +28,7 @@ from django_keyspace.node.identity import name_of
 from django_keyspace.node.incoming import RAFT, core_message, needs_room
 from django_keyspace.node.interfaces import Handle
 from django_keyspace.node.log import Done
+from django_keyspace.node.notices import CommitNotices
 from django_keyspace.node.packing import Packer
 from django_keyspace.node.parts import Parts, RuntimeStatus
 from django_keyspace.node.persistence import Persistence
@@ -67,7 +68,6 @@ class Runtime:
         self.settings = settings = parts.settings
         self.is_over = False
         self.is_full = False
-        self._full_since_ms = 0
         self.on_group: Callable[[int, float], None] | None = None
         self._clock = parts.clock
         self._scheduler = scheduler = parts.scheduler
@@ -78,9 +78,10 @@ class Runtime:
         self._barrier = ScriptBarrier(self._is_quiet, self.flush_soon)
         self.let_go = self._barrier.let_go
         self._packer = Packer(self, parts, self._proposals, self._barrier, self._log_clock)
-        directory = Directory(self)
+        directory = Directory(self, parts.clock, 2 * settings.election_timeout_ms)
         self.members, self.address_of = directory.members, directory.address_of
         self.not_leader, self.public, self._no_room = directory.not_leader, directory.public, directory.no_room
+        self._set_full = directory.set_full
         self._changes = Changes(self, scheduler, 2 * settings.election_timeout_ms)
         self.reads = NodeReads(self, machine, parts.clock, self._log_clock, scheduler, settings)
         self.read = self.reads.read
@@ -90,6 +91,7 @@ class Runtime:
         self._callbacks: list[Callable[[int], None]] = []
         self.on_commit = self._callbacks.append
         self._answered = 0
+        self._notices = CommitNotices(scheduler, lambda: bool(self._proposals.entries), self.flush_soon)
         self._is_pumping = False
         self._flush_scheduled = False
         self._timer: Handle | None = None
@@ -102,6 +104,7 @@ class Runtime:
         self._persistence = Persistence(self, parts)
         self.raft = Raft(self.node, parts.journal, parts.random, parts.settings.raft, applied=applied)
         self.raft.raise_log_time(self._log_clock.last_ms)
+        self.raft.set_tells_commits(False)
         self._was = (Role.FOLLOWER, 0)
         self._has_core = True
 
@@ -114,7 +117,7 @@ class Runtime:
 
     @guarded
     def start(self) -> None:
-        """Begin to tick."""
+        """Begin."""
         self._last_tick_ms = self._clock.monotonic_ms()
         self._pump()
         self._timer = self._scheduler.call_later(self.settings.tick_ms, self._tick)
@@ -226,6 +229,8 @@ class Runtime:
         self._pass_time()
         self.reads.ask()
         self._packer.pack_waiting()
+        if self._notices.take():
+            self.raft.tell_commits()
         self._pump()
 
     def _applied(self, entries: Sequence[Entry], results: list[list[Any]]) -> None:
@@ -352,6 +357,8 @@ class Runtime:
         self._persistence.take(ready)
         if ready.committed:
             self._applier.put(ready.committed)
+            if self.raft.role is Role.LEADER:
+                self._notices.committed()
         if ready.reads or ready.refused_reads:
             self.reads.take(ready)
 
@@ -422,12 +429,12 @@ class Runtime:
         Nothing that depends on them has left this node. Until there is room, it takes no entries and does not lead.
         """
         logger.error("%s Node %s takes no writes until there is room.", error, self.node)
-        self._note_full(True)
+        self._set_full(True)
         self._persistence.abandon()
         self._applier.drop()
         self._has_core = False
         self.raft.fail("The disk is full.")
-        self._lead_no_more(self._refusal_for_room())
+        self._lead_no_more(self._no_room())
 
         def drained(result: KeyspaceError | None) -> None:
             self._scheduler.call_threadsafe(self._begin_again)
@@ -449,17 +456,9 @@ class Runtime:
         """There is no room for what is committed: it waits, and so does whoever reads here; others may lead."""
         if is_full:
             logger.error("The store of node %s has no room on the disk for what is committed. It waits.", self.node)
-        self._note_full(is_full)
+        self._set_full(is_full)
         if self._has_core:
             self.raft.set_may_lead(not is_full)
-
-    def _note_full(self, is_full: bool) -> None:
-        if is_full and not self.is_full:
-            self._full_since_ms = self._clock.monotonic_ms()
-        self.is_full = is_full
-
-    def _refusal_for_room(self) -> KeyspaceError:
-        return self._no_room(self._clock.monotonic_ms() - self._full_since_ms, 2 * self.settings.election_timeout_ms)
 
     def has_room_again(self) -> None:
         """See :class:`upkeep.Core`."""
@@ -496,6 +495,6 @@ class Runtime:
         if self.is_over:
             raise NoConnection(f"Node {self.name} has stopped. Nothing was done.")
         if self.is_full:
-            raise self._refusal_for_room()
+            raise self._no_room()
         if self.raft.role is not Role.LEADER:
             raise self.not_leader()

@@ -353,7 +353,8 @@ def test_rule_53_a_rolling_restart_loses_nothing(cluster: Cluster) -> None:
 
 
 def test_what_the_core_refuses_is_said_in_the_words_of_the_package(cluster: Cluster) -> None:
-    directory = Directory(cluster.followers()[0].runtime)
+    runtime = cluster.followers()[0].runtime
+    directory = Directory(runtime, runtime.parts.clock, 1_000)
     kept = ChangeRefused("as it is")
     assert directory.public(kept) is kept
     assert isinstance(directory.public(consensus.NotLeader(None)), NotLeader)

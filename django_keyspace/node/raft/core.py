@@ -148,6 +148,18 @@ class Raft:
             if not may_lead and state.role is not Role.FOLLOWER:
                 state.become_follower(state.term, None)
 
+    def set_tells_commits(self, tells: bool) -> None:
+        """Whether peers are told what is committed as soon as it is; else with the next message, or by :meth:`tell_commits`."""
+        with self._guard() as state:
+            state.tells_commits = tells
+
+    def tell_commits(self) -> None:
+        """Of a leader: tell peers what is committed, unless a message has."""
+        with self._guard() as state:
+            for peer, progress in state.peers.items() if state.is_leader else ():
+                if progress.match > progress.sent_commit < state.log.commit:
+                    replication.tell_commit(state, peer, progress)
+
     def raise_log_time(self, log_time_ms: int) -> None:
         """Tell the log clock; heartbeats and votes carry the latest to the others. The core does not look at it."""
         with self._guard() as state:

@@ -41,10 +41,14 @@ def send_appends(state: State) -> None:
             # have lost it before it was its log.
             if progress.flow is Flow.REPLICATE or (progress.flow is Flow.PROBE and not progress.probing):
                 send_append(state, peer, progress, with_entries=False)
-        if progress.match > progress.sent_commit < committed:
-            progress.sent_commit = commit = min(progress.match, committed)
-            acknowledged = state.may_be_acknowledged
-            state.send(Heartbeat(peer, state.node, state.term, commit, 0, state.log_time_ms, acknowledged))
+        if state.tells_commits and progress.match > progress.sent_commit < committed:
+            tell_commit(state, peer, progress)
+
+
+def tell_commit(state: State, peer: str, progress: Progress) -> None:
+    """Tell a peer what is committed of what it has."""
+    progress.sent_commit = commit = min(progress.match, state.log.commit)
+    state.send(Heartbeat(peer, state.node, state.term, commit, 0, state.log_time_ms, state.may_be_acknowledged))
 
 
 def send_append(state: State, peer: str, progress: Progress, with_entries: bool) -> None:

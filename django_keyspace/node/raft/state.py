@@ -120,6 +120,7 @@ class State:
         self.read_id = 0
         self.round = 0
         self.transferee: str | None = None
+        self.tells_commits = True
         self.transfer_tick = 0
         self.lease_given_up = False
 
