@@ -214,7 +214,7 @@ class LocalCluster:
             node.start()
 
     def await_leader(self, timeout_s: float = START_TIMEOUT_S) -> Answers:
-        """Return what the nodes say as soon as all of them answer and one leads.
+        """Return what the nodes say as soon as all of its own answer and one leads.
 
         Raises:
             CommandError: a node has ended, or it took too long.
@@ -223,7 +223,9 @@ class LocalCluster:
         while True:
             answers = ask_all(self.place, ASK_TIMEOUT_MS)
             self.require_running()
-            all_answer = all(answer.status is not None for answer in answers.answers)
+            # Not those of another cluster of the same folder, which has the same addresses; ours will end by themselves then.
+            answering = {status["process"] for status in answers.statuses}
+            all_answer = all(node.pid in answering for node in self.nodes)
             # A node alone has nobody to elect.
             if all_answer and (answers.leader is not None or answers.freshest is None):
                 return answers

@@ -195,6 +195,8 @@ def test_a_cluster_without_a_majority_says_so_and_comes_back_and_keeps_its_data(
     with running_demo(tmp_path, "--cluster", "--port", "0", DEMO_TIMEOUT_MS="3000") as (process, _, address):
         visitor = Visitor(address)
         assert visitor.wait_for("good")["kind"] == "cluster"
+        second = run_demo(tmp_path, "--cluster", "--port", "0")
+        assert (second.returncode, "is in use by node n" in second.stderr) == (1, True), second.stdout + second.stderr
         visitor.wait_for_page("/module/colorsys/")
         session = visitor.session()
         for name in ("n1", "n2"):
