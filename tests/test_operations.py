@@ -249,6 +249,7 @@ def test_what_is_no_operation_is_refused(call: Any) -> None:
 
 CONTROL_CALLS = {
     "node_status": [()],
+    "node_store": [()],
     "node_digest": [()],
     "change_member": [("promote", "n4"), ("remove", "n4.0a1b2c3d")],
     "transfer_leadership": [("n2",), (None,)],

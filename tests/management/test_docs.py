@@ -19,6 +19,7 @@ from django_keyspace.management.commands.keyspace_members import ACTIONS
 from django_keyspace.management.commands.keyspace_status import HEADS
 from django_keyspace.node.config import NodeConfig
 from django_keyspace.node.flags import add_arguments, config_from
+from django_keyspace.operations import CONTROLS
 from tests.test_docs import ROOT, blocks, codes, read, table_rows
 
 PACKAGE = ROOT / "django_keyspace"
@@ -93,6 +94,11 @@ def test_commands() -> None:
     assert {words[1] for words in named if words[0] == "keyspace_members"} == set(ACTIONS)
 
 
+def test_what_operators_ask_of_a_node() -> None:
+    rows = {cells[0]: codes(cells[1]) for cells in table_rows(read("docs/operations.md"), "Request")}
+    assert rows == {name: [parameter for parameter, _ in row.parameters] for name, row in CONTROLS.items()}
+
+
 def flags_of(name: str) -> set[str]:
     parser = load_command_class("django_keyspace", name).create_parser("manage.py", name)
     found = set(parser._option_string_actions)
@@ -106,6 +112,7 @@ def flags_of(name: str) -> set[str]:
 def test_flags() -> None:
     known = set().union(*map(flags_of, (*COMMANDS, "keyspace_node")))
     text = read("docs/cluster.md") + read("docs/failures.md")
+    text = re.sub(r"scripts/\w+ [^`\n]*", "", text)  # those have flags of their own
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
     assert len(named) > 12 and named - known == set()
 
