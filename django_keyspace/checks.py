@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
@@ -53,6 +53,8 @@ def check_aliases(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
             messages.append(Error(f"CACHES[{alias!r}]: {error}", id="keyspace.E001"))
             continue
         messages += _check_options(alias, entry, config)
+        if config.replica is not None:
+            messages += _check_replica(alias, config, config.replica)
         if not config.is_remote:
             messages += _check_folder(alias, config)
             configs[alias] = config
@@ -96,6 +98,22 @@ def _check_options(alias: str, entry: dict[str, Any], config: Config) -> Iterato
                 hint="Use on_error='raise' for sessions, or the engine django.contrib.sessions.backends.cached_db.",
                 id="keyspace.W004",
             )
+
+
+def _check_replica(alias: str, config: Config, place: str) -> Iterator[CheckMessage]:
+    if config.consistency in ("safe", "lease"):
+        yield Info(
+            f"CACHES[{alias!r}] has a replica and consistency {config.consistency!r}: only dirty_get and the other dirty "
+            "reads are answered there.",
+            hint="Set OPTIONS['consistency'] to 'session' or 'dirty' for other reads.",
+            id="keyspace.I001",
+        )
+    if place != "auto" and not os.access(place, os.R_OK | os.X_OK if os.path.isdir(place) else os.R_OK | os.W_OK):
+        yield Warning(
+            f"CACHES[{alias!r}]: the replica {place} is not there, or this user may not use it: all reads go over the network.",
+            hint="Name the data folder of a node on this host, and run site and node as the same user.",
+            id="keyspace.W007",
+        )
 
 
 def _check_folder(alias: str, config: Config) -> Iterator[CheckMessage]:

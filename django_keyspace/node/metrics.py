@@ -119,6 +119,7 @@ GAUGES: Final = {
     "pending_writes": "Writes that wait or are under way.",
     "pending_write_bytes": "The same, in bytes of their frames.",
     "ready": "1 while the node takes requests.",
+    "oldest_reader_seconds": "For how long a process has been reading an old state of the store, which grows meanwhile.",
     "resident_bytes": "Memory of the process.",
     "cpu_seconds": "Processor time of the process.",
 }

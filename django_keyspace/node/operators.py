@@ -42,6 +42,7 @@ def pages_of(server: Server, current: Callable[[], Store], cluster: ClusterNode 
             "connections": len(server.connections),
             "pending_writes": server.log.pending_calls,
             "pending_write_bytes": server.log.pending_bytes,
+            "oldest_reader_seconds": round(current().oldest_reader_s, 3),
             "ready": 0 if not_ready() else 1,
             **process_figures(),
         }

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.store.readers import ReaderWatch
 
 if TYPE_CHECKING:
     from django_keyspace.store.store import Store
@@ -22,6 +23,7 @@ TICK_S: Final = 1.0
 SWEEP_RECORDS: Final = 500
 _SWEEPS_PER_TICK_MAX: Final = 20
 _READER_CHECK_S: Final = 60.0
+_READER_LOOK_TICKS: Final = 5
 _IDLE_TICKS_UNTIL_CLEAN: Final = 3
 _SESSIONS_CHECK_S: Final = 30.0
 SESSIONS_AT_A_TIME: Final = 500
@@ -35,6 +37,7 @@ class Maintenance:
 
     Attributes:
         is_running: whether the thread runs; each write looks at it.
+        readers: who holds old states of the store.
     """
 
     def __init__(self, store: Store) -> None:
@@ -46,7 +49,8 @@ class Maintenance:
         self._seen_commits = 0
         self._unsynced = False
         self._is_clean = True
-        self._idle_ticks = 0
+        self._idle_ticks = self._ticks = 0
+        self.readers = ReaderWatch(store.path)
         self._next_reader_check = monotonic() + _READER_CHECK_S
         self._next_sessions_check = monotonic() + _SESSIONS_CHECK_S
 
@@ -92,6 +96,9 @@ class Maintenance:
         if monotonic() >= self._next_reader_check:
             self._next_reader_check = monotonic() + _READER_CHECK_S
             store.check_readers()
+        self._ticks += 1
+        if self._ticks % _READER_LOOK_TICKS == 0:
+            self.readers.look(*store.reader_table(), monotonic())
 
     def _keep_durable(self) -> None:
         """Sync, if the option says so, and note a while without writes."""

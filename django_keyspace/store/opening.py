@@ -241,6 +241,13 @@ class OpenableStore:
         with self._inside("reader check") as environment:
             return int(environment.lmdb.reader_check()) if environment is not None else 0
 
+    def reader_table(self) -> tuple[str, int]:
+        """The table of readers as LMDB prints it, and the number of the last commit."""
+        with self._inside("look at readers") as environment:
+            if environment is None:
+                return "", 0
+            return str(environment.lmdb.readers()), int(environment.lmdb.info()["last_txnid"])
+
     # ------------------------------------------------------------------------------------------------ fork and end
 
     def before_fork(self) -> dict[int, str]:

@@ -420,6 +420,11 @@ class Store(OpenableStore):
         finally:
             lock.release()
 
+    @property
+    def oldest_reader_s(self) -> float:
+        """For how long somebody has held an old state of the store, in seconds; 0: nobody does."""
+        return self._maintenance.readers.oldest_s
+
     def copy(self, read: Callable[[Any], Any] = lambda transaction: None) -> StoreCopy:
         """A copy of the store as it is now, while others go on using it. See :class:`StoreCopy`."""
         return StoreCopy(self, read)

@@ -105,6 +105,19 @@ def test_one_folder_with_different_options(settings: Any, tmp_path: Path) -> Non
     assert checks.check_aliases() == []
 
 
+@pytest.mark.parametrize(
+    ("consistency", "place", "ids"),
+    [("session", "here", []), ("dirty", "auto", []), ("session", "missing", ["keyspace.W007"]),
+     ("safe", "here", ["keyspace.I001"]), ("lease", "missing", ["keyspace.I001", "keyspace.W007"])],
+)  # fmt: skip
+def test_replicas(settings: Any, tmp_path: Path, consistency: str, place: str, ids: list[str]) -> None:
+    (tmp_path / "here").mkdir()
+    replica = place if place == "auto" else str(tmp_path / place)
+    options = {"consistency": consistency, "replica": replica}
+    settings.CACHES = {"default": {"BACKEND": BACKEND, "LOCATION": "keyspace://127.0.0.1:7080/0", "OPTIONS": options}}
+    assert [message.id for message in checks.check_aliases()] == ids
+
+
 def test_other_backends_are_left_alone(settings: Any) -> None:
     settings.CACHES = {
         "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},

@@ -180,7 +180,16 @@ def test_histogram_and_labels() -> None:
     metrics = Metrics()
     metrics.errors['odd"\\\n'] += 1
     gauges = dict.fromkeys(
-        ("connections", "pending_writes", "pending_write_bytes", "ready", "resident_bytes", "cpu_seconds"), 0
+        (
+            "connections",
+            "pending_writes",
+            "pending_write_bytes",
+            "ready",
+            "oldest_reader_seconds",
+            "resident_bytes",
+            "cpu_seconds",
+        ),
+        0,
     )
     figures = dict.fromkeys(("records", "used_bytes", "max_bytes", "file_bytes", "map_bytes", "readers", "revision"), 0)
     assert 'keyspace_errors_total{code="odd\\"\\\\\\n"} 1' in metrics.text(gauges, figures, {}).splitlines()
