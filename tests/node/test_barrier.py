@@ -146,3 +146,20 @@ def test_a_turn_is_refused_and_its_writes_too_when_leadership_ends(cluster: Clus
     cluster.cut()
     new = cluster.leader()
     assert new.write(incr()) == [1]
+
+
+def test_a_turn_comes_when_handing_over_has_come_to_nothing(cluster: Cluster) -> None:
+    """Nothing is logged then that could say so. A script that waited for it kept everybody's writes waiting, too."""
+    leader = cluster.leader()
+    target, other = cluster.followers()
+    cluster.settle()
+    granted: list[KeyspaceError | None] = []
+    handed: list[KeyspaceError | None] = []
+    cluster.pause(target)
+    leader.runtime.transfer(target.id, handed.append)
+    turn = leader.runtime.hold(granted.append)
+    assert not granted, "leadership may be gone in a moment"
+    cluster.until(lambda: bool(granted))
+    assert granted == [None] and leader.leads and other.is_up
+    leader.runtime.let_go(turn)
+    assert leader.write(incr()) == [1]
