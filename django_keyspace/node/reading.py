@@ -46,6 +46,9 @@ class Leading(Protocol):
     def members(self) -> dict[str, Any]:
         """The members, as the operation ``members`` answers it."""
 
+    def pass_time(self) -> None:
+        """Tell the core the time that has passed."""
+
     def flush_soon(self) -> None:
         """Call :meth:`NodeReads.ask` in the next turn of the loop."""
 
@@ -97,6 +100,8 @@ class NodeReads:
         if not core.can_read:
             ready(self._catching_up())
             return
+        if level == LEASE and self._read_by_lease(ready):
+            return
         if level in (SAFE, LEASE):
             if core.raft.role is not consensus.Role.LEADER:
                 ready(core.not_leader())
@@ -120,6 +125,15 @@ class NodeReads:
             ready(self._view(self._log_clock.now_ms(), age_ms))
         else:
             self._wait_for(min_index, ready)
+
+    def _read_by_lease(self, ready: Ready) -> bool:
+        """Answer a read at once, if the lease holds now and the store has all that is committed."""
+        self._core.pass_time()  # first: this process may have slept through the end of its lease
+        index = self._core.raft.lease_index
+        if index is None or index > self._machine.applied_index:
+            return False
+        ready(self._confirmed_view(self._log_clock.now_ms()))
+        return True
 
     def _wait_for(self, min_index: int, ready: Ready) -> None:
         """A session has seen more than this node has: it waits a moment for that."""
@@ -194,21 +208,24 @@ class NodeReads:
     # --- Inside -------------------------------------------------------------------------------------------------------
 
     def _answer(self, batch: Batch) -> None:
-        """Answer reads from the store as it is now.
-
-        By which time? What one safe read saw expire must not come back, under the next leader either, which begins from the
-        latest time that a majority has heard of. So a safe read takes the time when it came, which its own round has told a
-        majority; a lease read, which has no round, the latest time that some round has.
-        """
+        """Answer reads from the store as it is now."""
         if batch.is_confirmed:
-            confirmed_ms = self._core.raft.confirmed_log_time_ms
-            self._floor_ms = max(self._floor_ms, min(batch.came_ms, confirmed_ms))
-            view = self._view(self._floor_ms, 0)
+            view = self._confirmed_view(batch.came_ms)
         else:
             view = self._view(self._log_clock.now_ms(), self.age_ms)
         self._core.answered(len(batch.ready))
         for ready in batch.ready:
             ready(view)
+
+    def _confirmed_view(self, came_ms: int) -> StoreView:
+        """The store for reads that came at a log time and see everything that was acknowledged before.
+
+        By which time? What one safe read saw expire must not come back, under the next leader either, which begins from the
+        latest time that a majority has heard of. So a safe read takes the time when it came, which its own round has told a
+        majority; a lease read, which has no round, the latest time that some round has.
+        """
+        self._floor_ms = max(self._floor_ms, min(came_ms, self._core.raft.confirmed_log_time_ms))
+        return self._view(self._floor_ms, 0)
 
     def _refuse(self, batch: Batch, error: KeyspaceError) -> None:
         self._core.answered(len(batch.ready))

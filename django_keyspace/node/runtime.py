@@ -151,7 +151,7 @@ class Runtime:
     @guarded
     def _tick(self) -> None:
         self._timer = self._scheduler.call_later(self.settings.tick_ms, self._tick)
-        self._pass_time()
+        self.pass_time()
         self._pump()
         if self._proposals.is_waiting:
             self.flush_soon()
@@ -159,7 +159,7 @@ class Runtime:
             self._barrier.look()  # handing over may have ended without an entry
             self._upkeep.look()
 
-    def _pass_time(self) -> None:
+    def pass_time(self) -> None:
         """Deliver the ticks that are due, before anything that came meanwhile (step 11 of the driver's contract)."""
         due = (self._clock.monotonic_ms() - self._last_tick_ms) // self.settings.tick_ms
         if due <= 0 or not self._has_core:
@@ -226,7 +226,7 @@ class Runtime:
         self._flush_scheduled = False
         if not self._has_core:
             return
-        self._pass_time()
+        self.pass_time()
         self.reads.ask()
         self._packer.pack_waiting()
         if self._notices.take():
@@ -266,7 +266,7 @@ class Runtime:
         """
         if not self._has_core:
             return
-        self._pass_time()
+        self.pass_time()
         try:
             for frame in frames:
                 self._receive(sender, frame)
@@ -406,7 +406,7 @@ class Runtime:
     @guarded
     def persisted(self, number: int) -> None:
         """See :class:`persistence.Core`."""
-        self._pass_time()
+        self.pass_time()
         self.raft.persisted(number)
         self._pump()
 

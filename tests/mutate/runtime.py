@@ -264,7 +264,7 @@ TABLE = [
     RuntimeMutation(
         "forget-missed-ticks",
         "does not notice that it was stopped",
-        "node.runtime.Runtime._pass_time",
+        "node.runtime.Runtime.pass_time",
         one_tick_at_a_time,
         205,
         "clocks",

@@ -336,6 +336,12 @@ class Raft:
         return reads.quorum_contact_ticks(self._state)
 
     @property
+    def lease_index(self) -> int | None:
+        """Of a leader whose lease holds at this tick: what a read by lease has to see. None without a lease."""
+        state = self._state
+        return state.log.commit if state.is_leader and reads.has_lease(state) else None
+
+    @property
     def has_applied_all(self) -> bool:
         """Of a leader: whether everything in its log is committed and applied, its own first entry too."""
         log = self._state.log
