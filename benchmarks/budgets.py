@@ -79,7 +79,17 @@ NODE: tuple[Budget, ...] = (
     Budget("node", "agets", 30_000, 50_000, at_least=True),
 )
 
-TABLES: dict[str, tuple[Budget, ...]] = {"embedded": EMBEDDED, "node": NODE, "all": EMBEDDED + NODE}
+BESIDE: tuple[Budget, ...] = (
+    Budget("beside", "get", 1.5, 1.2, to_backend="embedded"),
+    Budget("beside", "get_many", 1.5, 1.2, to_backend="embedded"),
+)
+
+TABLES: dict[str, tuple[Budget, ...]] = {
+    "embedded": EMBEDDED,
+    "node": NODE,
+    "beside": BESIDE,
+    "all": EMBEDDED + NODE + BESIDE,
+}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ instances of one peer never share data.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import re
@@ -209,6 +210,23 @@ def _node_unix(workspace: Workspace, alias: str) -> tuple[Config, Server | None]
     return {"LOCATION": f"keyspace+unix://{data}/node.sock"}, server
 
 
+_clusters = contextlib.ExitStack()
+
+
+def _beside(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
+    """Three nodes, and reads beside the first one."""
+    from django_keyspace.testing import running_cluster
+
+    cluster = _clusters.enter_context(running_cluster(3, data=workspace.folder(alias)))
+    options = {"consistency": "session", "replica": str(cluster.nodes["n1"].data)}
+    return {"LOCATION": cluster.location, "OPTIONS": options}, None
+
+
+def _close_clusters() -> None:
+    _close_stores()
+    _clusters.close()
+
+
 _DJANGO = (("django", "Django"),)
 _KEYSPACE = (*_DJANGO, ("lmdb", "lmdb"), ("msgpack", "msgpack"), ("django_keyspace", "django-keyspace"))
 
@@ -229,6 +247,14 @@ PEERS: tuple[Peer, ...] = (
         OURS,
         _node_unix,
         (*_KEYSPACE, ("django_keyspace.node", "uvloop")),
+    ),
+    Peer(
+        "beside",
+        "django-keyspace, three nodes, session reads beside one",
+        OURS,
+        _beside,
+        (*_KEYSPACE, ("django_keyspace.node", "uvloop")),
+        finish=_close_clusters,
     ),
     Peer("locmem", "LocMemCache", LOCMEM, _locmem, _DJANGO),
     Peer("filebased", "FileBasedCache", FILEBASED, _filebased, _DJANGO, lists_folder=True),

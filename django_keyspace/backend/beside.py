@@ -61,8 +61,7 @@ class BesideEngine:
         replica = self.replica
         copy = replica.copy
         if copy is None:
-            replica.fallbacks += 1
-            replica.seek()
+            replica.missed()
             return None
         try:
             if level == SESSION:
@@ -83,27 +82,57 @@ class BesideEngine:
         self.engine.close()
 
 
-def leveled(
-    engine: BesideEngine, level: str, max_staleness_ms: int | None, note: Callable[[ReadNote], Any]
-) -> LeveledEngine:
-    """An engine whose reads have a level, and the short way to a local copy.
+class BesideLeveledEngine(LeveledEngine):
+    """An engine whose session or dirty reads take a short way to a local copy.
 
     Arguments:
         engine: carries everything out.
         level, max_staleness_ms, note: see :class:`LeveledEngine`.
     """
-    found = LeveledEngine(engine, level, max_staleness_ms, note)
-    if level not in LOCAL_LEVELS:
-        return found
-    replica, boot_ns = engine.replica, clock.boot_ns
-    over_the_network = LeveledEngine(engine.engine, level, max_staleness_ms, note).execute
-    is_session = level == SESSION
+
+    def __init__(
+        self, engine: BesideEngine, level: str, max_staleness_ms: int | None, note: Callable[[ReadNote], Any]
+    ) -> None:
+        super().__init__(engine, level, max_staleness_ms, note)
+        self._network = LeveledEngine(engine.engine, level, max_staleness_ms, note)
+        self.read = _short_way(engine.replica, level, max_staleness_ms, note, self._network.execute)
+        self._read_here = _short_way(engine.replica, level, max_staleness_ms, note, _leave)
+
+    async def aexecute(self, name: str, *arguments: Any) -> Any:
+        """See :meth:`LeveledEngine.aexecute`. A short read is answered in the loop."""
+        if name not in READABLE_HERE or takes_long(name, arguments):
+            return await super().aexecute(name, *arguments)
+        result = self._read_here(name, *arguments)
+        return await self._network.aexecute(name, *arguments) if result is _ELSEWHERE else result
+
+
+_ELSEWHERE: Final = object()
+
+
+def _leave(name: str, *arguments: Any) -> Any:
+    return _ELSEWHERE
+
+
+def _short_way(
+    replica: Replica,
+    level: str,
+    max_staleness_ms: int | None,
+    note: Callable[[ReadNote], Any],
+    elsewhere: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``LocalCopy.read`` with all that is around it, written out as ``KeyspaceCache.get`` is: a page calls it often.
+
+    Arguments:
+        elsewhere: does the call where there is no copy for it.
+    """
+    boot_ns, is_session = clock.boot_ns, level == SESSION
 
     def read(name: str, *arguments: Any) -> Any:
-        """``LocalCopy.read`` written out, as ``KeyspaceCache.get`` is: a page calls it often."""
         copy = replica.copy
         if copy is None or name not in READABLE_HERE:
-            return found.execute(name, *arguments)
+            if copy is None:
+                replica.missed()
+            return elsewhere(name, *arguments)
         current = current_session()
         try:
             boot_ms = boot_ns() // 1_000_000
@@ -119,7 +148,7 @@ def leveled(
             raise
         except Exception as error:
             replica.trouble(copy, error)
-            return over_the_network(name, *arguments)
+            return elsewhere(name, *arguments)
         if index != copy.noted or current is not None:
             note_seen(copy.cluster, index)
             copy.noted = index
@@ -127,5 +156,13 @@ def leveled(
         note((copy.node, index, age_ms if age_ms > 0 else 1))
         return result
 
-    found.read = read
-    return found
+    return read
+
+
+def leveled(
+    engine: BesideEngine, level: str, max_staleness_ms: int | None, note: Callable[[ReadNote], Any]
+) -> LeveledEngine:
+    """An engine whose reads have a level, and the short way to a local copy if it may answer them. Arguments as those of
+    :class:`LeveledEngine`."""
+    kind = BesideLeveledEngine if level in LOCAL_LEVELS else LeveledEngine
+    return kind(engine, level, max_staleness_ms, note)

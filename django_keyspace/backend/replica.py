@@ -227,6 +227,11 @@ class Replica:
         except RuntimeError:  # no more threads, or the process is ending
             self._seeking = False
 
+    def missed(self) -> None:
+        """There was no copy for a read."""
+        self.fallbacks += 1
+        self.seek()
+
     def trouble(self, copy: LocalCopy, error: Exception) -> None:
         """A read was not answered by the copy, and goes over the network."""
         self.fallbacks += 1

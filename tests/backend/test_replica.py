@@ -590,11 +590,22 @@ def test_the_short_way_of_an_alias_with_a_level(site: Site, level: str) -> None:
     assert engine.read("get", 0, b"a")[HEADER_BYTES:] == engine.execute("get", 0, b"a")[HEADER_BYTES:] == b"v"
     assert [(node, index) for node, index, _ in site.last] == [("n9", 1), ("n1", index), ("n1", index)]
     assert engine.write("set", 0, b"a") == "from afar"
+
+    async def main() -> None:
+        assert (await engine.aexecute("get", 0, b"a"))[HEADER_BYTES:] == b"v"
+        assert (await engine.aexecute("count", 0, b"", b"", False, True, 0)) == (1, None)
+        assert await engine.aexecute("set", 0, b"a") == "from afar"
+        assert site.last[-1][:2] == ("n1", index)
+        site.neighbour.tell(age_ms=2_000_000)
+        site.later_ms = 20
+        assert await engine.aexecute("get", 0, b"a") == "from afar"
+
+    asyncio.run(main())
     site.neighbour.tell(age_ms=2_000_000)
-    site.later_ms = 20
+    site.later_ms = 40
     assert engine.read("get", 0, b"a") == "from afar" and site.replica.copy is not None
     site.neighbour.tell(flags=ENDED)
-    site.later_ms = 40
+    site.later_ms = 60
     assert engine.read("get", 0, b"a") == "from afar" and site.replica.copy is None
 
 
