@@ -38,6 +38,8 @@ _HEADER = struct.Struct("<IIIBBHQII")
 _FRONT = struct.Struct("<IIIBBHQI")
 _CRC = struct.Struct("<I")
 _ZERO_HEADER: Final = bytes(_HEADER.size)
+_BLOCK_BYTES: Final = 64 * 1024
+_ZERO_BLOCK: Final = bytes(_BLOCK_BYTES)
 _LONG_ZEROS: Final = bytes(ALIGNMENT)
 _MASK: Final = bytes(byte ^ 0xA5 for byte in range(256))
 _PADDING: Final = b"\xff" * ALIGNMENT
@@ -263,13 +265,34 @@ def _lacks_a_sector(data: bytes, at: int, size: int) -> bool:
     return False
 
 
+def first_used(data: bytes, at: int) -> int:
+    """Where the first byte is, at or after ``at``, that is not zero; the end if there is none.
+
+    In blocks, since most of a file is zeros, and comparing is some fifty times as fast as stripping.
+    """
+    for begin in range(at, len(data), _BLOCK_BYTES):
+        block = data[begin : begin + _BLOCK_BYTES]
+        if block != _ZERO_BLOCK[: len(block)]:
+            return begin + len(block) - len(block.lstrip(b"\0"))
+    return len(data)
+
+
+def used_bytes(data: bytes) -> int:
+    """How long the data is without the zeros at its end."""
+    end = len(data)
+    while end > 0:
+        begin = max(end - _BLOCK_BYTES, 0)
+        block = data[begin:end]
+        if block != _ZERO_BLOCK[: len(block)]:
+            return begin + len(block.rstrip(b"\0"))
+        end = begin
+    return 0
+
+
 def later_batch(data: bytes, at: int, batch: int) -> int | None:
     """Where a record of a batch later than ``batch`` begins, at or after ``at``; None if there is none."""
     while at < len(data):
-        rest = data[at:].lstrip(b"\0")
-        if not rest:
-            return None
-        at = (len(data) - len(rest)) // ALIGNMENT * ALIGNMENT
+        at = first_used(data, at) // ALIGNMENT * ALIGNMENT
         # Look through what follows until the next long gap, without stripping again for each step.
         while at < len(data) and data[at : at + ALIGNMENT] != _LONG_ZEROS:
             fields = header_at(data, at)
@@ -346,5 +369,5 @@ def _judge(found: Scan, data: bytes, at: int, broken: BrokenRecord) -> None:
     later = later_batch(data, at, found.batch + 1)
     if later is not None:
         found.damage = f"{broken.reason}, at byte {at:,}, though a later batch at byte {later:,} was written"
-    elif any(data[found.end :].lstrip(b"\0")[:1]):
+    elif first_used(data, found.end) < len(data):
         found.torn = True

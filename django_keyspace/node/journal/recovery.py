@@ -23,6 +23,7 @@ from django_keyspace.node.journal.records import (
     SegmentHead,
     scan,
     unpack_state,
+    used_bytes,
 )
 from django_keyspace.node.journal.segments import Segments
 
@@ -186,7 +187,7 @@ class Recovery:
         in the system's memory only, and no sync would write it. Its bytes are true, so it may count once it is durable.
         """
         tail = self._state.tail
-        used = len(data.rstrip(b"\0"))
+        used = used_bytes(data)
         if used > tail.end:
             file.write_at(tail.end, bytes(used - tail.end))
         begin = tail.batches[-1][0][0]
