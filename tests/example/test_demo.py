@@ -154,7 +154,8 @@ def test_a_node_that_dies_ends_the_demo_with_a_sentence(tmp_path):
 class Visitor:
     """Somebody with cookies who presses buttons of the status page."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, logs: Path) -> None:
+        self.logs = logs
         sys.path.count(str(MANAGE.parent)) or sys.path.insert(0, str(MANAGE.parent))
         from reader.browser import Browser
 
@@ -174,7 +175,9 @@ class Visitor:
     def wait_for(self, state: str) -> dict:
         give_up_s = time.monotonic() + 60
         while (data := self.data())["state"] != state:
-            assert time.monotonic() < give_up_s, data
+            if time.monotonic() > give_up_s:
+                logs = "\n\n".join(f"{log.name}:\n{log.read_text()[-1500:]}" for log in sorted(self.logs.glob("*.log")))
+                pytest.fail(f"not {state}: {data}\n{logs}")
             time.sleep(0.05)
         return data
 
@@ -193,7 +196,7 @@ class Visitor:
 @pytest.mark.timeout(240)
 def test_a_cluster_without_a_majority_says_so_and_comes_back_and_keeps_its_data(tmp_path):
     with running_demo(tmp_path, "--cluster", "--port", "0", DEMO_TIMEOUT_MS="3000") as (process, _, address):
-        visitor = Visitor(address)
+        visitor = Visitor(address, tmp_path / "cluster")
         assert visitor.wait_for("good")["kind"] == "cluster"
         second = run_demo(tmp_path, "--cluster", "--port", "0")
         assert (second.returncode, "is in use by node n" in second.stderr) == (1, True), second.stdout + second.stderr
@@ -221,7 +224,7 @@ def test_a_cluster_without_a_majority_says_so_and_comes_back_and_keeps_its_data(
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", int(gone)), timeout=5)
     with running_demo(tmp_path, "--cluster", "--port", "0", DEMO_TIMEOUT_MS="30000") as (_, _, address):
-        visitor = Visitor(address)
+        visitor = Visitor(address, tmp_path / "cluster")
         assert int(visitor.browser.get("/module/colorsys/").element("views")) > 2
         assert [row["address"] for row in visitor.data()["rows"]] == [row["address"] for row in rows]
 
