@@ -117,7 +117,7 @@ class Runtime:
 
     @guarded
     def start(self) -> None:
-        """Begin."""
+        """Begin to tick."""
         self._last_tick_ms = self._clock.monotonic_ms()
         self._pump()
         self._timer = self._scheduler.call_later(self.settings.tick_ms, self._tick)
@@ -288,10 +288,10 @@ class Runtime:
             self.reads.heard_leader(message.leader_commit, message.log_time_ms)
 
     @guarded
-    def peer_lost(self, peer: str) -> None:
-        """The link to another node broke, perhaps with messages in it."""
+    def peer_lost(self, peer: str, *, is_gone: bool = False) -> None:
+        """The link to another node broke, perhaps with messages in it; or (`is_gone`) nobody listens there any more."""
         if self._has_core:
-            self.raft.report_unreachable(peer)
+            self.raft.report_unreachable(peer, is_gone=is_gone)
             self._pump()
 
     @guarded
