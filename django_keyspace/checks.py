@@ -108,10 +108,10 @@ def _check_replica(alias: str, config: Config, place: str) -> Iterator[CheckMess
             hint="Set OPTIONS['consistency'] to 'session' or 'dirty' for other reads.",
             id="keyspace.I001",
         )
-    if place != "auto" and not os.access(place, os.R_OK | os.X_OK if os.path.isdir(place) else os.R_OK | os.W_OK):
+    if place != "auto" and not os.access(place, os.X_OK if os.path.isdir(place) else os.W_OK):
         yield Warning(
             f"CACHES[{alias!r}]: the replica {place} is not there, or this user may not use it: all reads go over the network.",
-            hint="Name the data folder of a node on this host, and run site and node as the same user.",
+            hint="Name the data folder of a node on this host; run both as one user, or give the node --replica-group.",
             id="keyspace.W007",
         )
 

@@ -11,13 +11,16 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from django_keyspace.addresses import SOCKET_FILE
+from django_keyspace.exceptions import ConfigurationError
 from django_keyspace.node.interfaces import Handle, Scheduler
 from django_keyspace.node.reading import UNKNOWN_AGE_MS
 from django_keyspace.store import clock
-from django_keyspace.store.folder import boot_id
+from django_keyspace.store.folder import DATA_FILE, READERS_FILE, boot_id
 from django_keyspace.store.freshness import (
     ENDED,
     FRESHNESS_FILE,
@@ -73,6 +76,41 @@ class FreshnessFile:
             self._descriptor = None
 
 
+def group_id(name: str | None) -> int | None:
+    """The number of a group of users; None for none. Raises :class:`ConfigurationError` if there is no such group."""
+    if name is None:
+        return None
+    try:
+        import grp
+
+        return grp.getgrnam(name).gr_gid
+    except (ImportError, KeyError):
+        raise ConfigurationError(
+            f"There is no group {name!r:.80} on this host. Make it, add the node's user and the site's to it, or leave out "
+            "--replica-group."
+        ) from None
+
+
+def share(folder: Path, store: Path, group: int) -> None:
+    """Let a group read a node's store. By path only: LMDB's files must not be opened. Raises OSError.
+
+    Arguments:
+        folder: the node's data folder; the group may pass, and not list it.
+        store: the store's folder in it.
+        group: the group's number.
+    """
+    for path, mode in (
+        (folder, 0o710),
+        (folder / FRESHNESS_FILE, 0o640),
+        (store, 0o710),
+        (store / DATA_FILE, 0o640),
+        (store / READERS_FILE, 0o660),  # readers write their slots there
+        (folder / SOCKET_FILE, 0o660),
+    ):
+        os.chown(path, -1, group)
+        os.chmod(path, mode)
+
+
 class Seen(NamedTuple):
     """What the store is as of, at the moment of asking.
 
@@ -97,7 +135,8 @@ class Beside:
         look: what the store is as of; None while the node may not show it. Called on the loop's thread.
         scheduler: the node's.
         interval_ms: how often to write.
-        facts: what else stands in the answer to ``node_store``, the generation among it.
+        facts: what else stands in the answer to ``node_store``, the generation and the store's folder among it.
+        group: number of a group of users who may read the store as well.
         boot_ms: the host's monotonic clock.
     """
 
@@ -108,6 +147,7 @@ class Beside:
         scheduler: Scheduler,
         interval_ms: int,
         facts: Callable[[], dict[str, Any]],
+        group: int | None = None,
         boot_ms: Callable[[], int] = clock.boot_ms,
     ) -> None:
         self._folder = folder
@@ -115,6 +155,8 @@ class Beside:
         self._scheduler = scheduler
         self._interval_ms = min(max(interval_ms, INTERVAL_MS_LEAST), INTERVAL_MS_MOST)
         self._facts = facts
+        self._group = group
+        self._shared = -1  # the generation that the group may read
         self._boot_ms = boot_ms
         self._file = FreshnessFile(folder)
         self._writing = False
@@ -141,7 +183,14 @@ class Beside:
         if not self._writing:  # otherwise the disk hangs, and readers see that what they have grows old
             self._writing = True
             record = self._record()
-            self._scheduler.in_thread("freshness", lambda: self._file.write(record), self._written)
+            self._scheduler.in_thread("freshness", partial(self._write, record, self._facts()["store"]), self._written)
+
+    def _write(self, record: Freshness, store: str) -> None:
+        self._file.write(record)
+        if self._group is not None and record.generation not in (0, self._shared):
+            with contextlib.suppress(FileNotFoundError):  # the socket comes last, or the store is being replaced
+                share(self._folder, Path(store), self._group)
+                self._shared = record.generation
 
     def stop(self) -> None:
         """Say that nothing will be written any more. Before the scheduler's threads end."""

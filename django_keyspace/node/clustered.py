@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from django_keyspace import __version__
 from django_keyspace.exceptions import ConfigurationError, KeyspaceError, NoLeader
 from django_keyspace.node.auth import ServerTls
-from django_keyspace.node.beside import Beside, Seen
+from django_keyspace.node.beside import Beside, Seen, group_id
 from django_keyspace.node.bootstrap import Founding, Seeker, join
 from django_keyspace.node.clock import HostClock
 from django_keyspace.node.config import NodeConfig
@@ -193,6 +193,7 @@ class ClusterNode:
             KeyspaceError: something is missing or damaged; nothing was changed.
         """
         folder, identity = self._folder, self._folder.identity
+        group = group_id(self.config.replica_group)
         known = [address for node, address in self._known_addresses() if name_of(node) != identity.node]
         remedy = f"move {folder.path} away, and start it with: {rejoin_command(self.config, known)}"
         self.machine = Machine.open(folder.disk, self.config.store_options(), boot_id(), self._random)
@@ -225,7 +226,7 @@ class ClusterNode:
         )
         self.runtime = Runtime(identity.member_id, identity.cluster, parts)
         self._reception = Reception(identity, self.config.address, self, self.peers)
-        self.beside = Beside(folder.path, self._seen, self._scheduler, self.settings.tick_ms, self._store_facts)
+        self.beside = Beside(folder.path, self._seen, self._scheduler, self.settings.tick_ms, self._store_facts, group)
 
     def _known_addresses(self) -> list[tuple[str, str]]:
         members = self._folder.identity.members

@@ -176,6 +176,12 @@ FLAGS: Final = (
         "Nodes of a cluster show each other their certificates, signed by one of these authorities (PEM). Without it: by those "
         "of --tls-ca, or by those that the system trusts.",
     ),
+    Flag(
+        "replica_group",
+        "GROUP",
+        None,
+        "Of a cluster: a group of users of this host who may read the node's store (the option replica of a site).",
+    ),
     Flag("log_format", "WORD", "text", "text: lines for people. json: one object per line.", choices=LOG_FORMATS),
 )
 """The table."""
@@ -268,6 +274,7 @@ def config_from(
         lease_drift_max=values["lease_drift_max"],
         snapshot_entries=values["snapshot_entries"],
         tls_peer_ca=_path(values["tls_peer_ca"]),
+        replica_group=values["replica_group"] or None,
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from django_keyspace.backend.beside import BesideEngine, leveled
 from django_keyspace.backend.levels import ReadNote, session
 from django_keyspace.backend.replica import STALE_MS, LocalCopy, Replica, is_on_this_host
 from django_keyspace.exceptions import KeyspaceError, NoConnection, StorageError, TooStale
+from django_keyspace.node.beside import share
 from django_keyspace.security import NO_SECURITY
 from django_keyspace.store import clock, registry
 from django_keyspace.store.freshness import ENDED, FRESHNESS_FILE, READABLE, RECORD_BYTES, Freshness, unpack
@@ -451,6 +453,43 @@ def test_a_forked_worker_reads_too(site: Site) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert site.got(b"a") == b"after"
     assert site.far.asked == []
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others may pass, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_somebody_of_the_group_reads_and_nobody_else(site: Site, open_folder: Path) -> None:
+    folder, group = open_folder / "n1", 54_321
+    site.neighbour.begin(folder)
+    site.neighbour.put(b"a")
+    site.far.cluster.id = site.neighbour.facts()["cluster"]
+    site.replica._place = str(folder)
+    (folder / "node.sock").touch()
+    share(folder, folder / "store-1", group)
+
+    def read_as(own_group: int) -> int:
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException):
+                os.setgroups([])
+                os.setgid(own_group)
+                os.setuid(54_321)
+                try:
+                    site.open()
+                    code = 0 if site.got(b"a") == b"v" else 2
+                except (KeyspaceError, PermissionError):
+                    code = 3
+            os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert (read_as(group), read_as(group + 1)) == (0, 3)
 
 
 def test_threads_read_while_the_store_is_replaced_again_and_again(site: Site) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.node.beside import Beside, FreshnessFile, Seen
+from django_keyspace.exceptions import ConfigurationError
+from django_keyspace.node.beside import Beside, FreshnessFile, Seen, group_id
 from django_keyspace.node.reading import UNKNOWN_AGE_MS
 from django_keyspace.store.folder import boot_id
 from django_keyspace.store.freshness import ENDED, FRESHNESS_FILE, READABLE, RECORD_BYTES, Freshness, unpack
@@ -57,7 +58,7 @@ class Turns:
 class Node:
     """A node whose store is as of whatever the test says."""
 
-    def __init__(self, folder: Path, interval_ms: int = 40) -> None:
+    def __init__(self, folder: Path, interval_ms: int = 40, group: int | None = None) -> None:
         self.turns = Turns()
         self.seen: Seen | None = Seen(3, 17, 1_000_000, 12)
         self.now_ms = 5_000
@@ -67,7 +68,8 @@ class Node:
             lambda: self.seen,
             self.turns,  # type: ignore[arg-type]
             interval_ms,
-            lambda: {"node": "n1", "generation": 3},
+            lambda: {"node": "n1", "generation": 3, "store": str(folder / "store-3")},
+            group,
             boot_ms=lambda: self.now_ms,
         )
 
@@ -151,6 +153,44 @@ def test_a_disk_that_fails_is_no_reason_to_end(node: Node, caplog: pytest.LogCap
     assert sorted(path.name for path in node.path.parent.iterdir()) == [FRESHNESS_FILE]
 
 
+def modes(folder: Path) -> dict[str, str]:
+    paths = [folder, *(path for path in folder.rglob("*"))]
+    return {str(path.relative_to(folder)): f"{stat.S_IMODE(path.stat().st_mode):o}" for path in paths}
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_group_may_read_once_all_is_there(tmp_path: Path, shares: bool) -> None:
+    tmp_path.chmod(0o700)
+    store = tmp_path / "store-3"
+    store.mkdir(mode=0o700)
+    for path in (store / "data.mdb", store / "lock.mdb", store / "keyspace.json", tmp_path / "node.json"):
+        path.touch(mode=0o600)
+    node = Node(tmp_path, group=os.getgid() if shares else None)
+    node.beside.start()
+    node.turns.thread()
+    (tmp_path / "node.sock").touch(mode=0o600)
+    node.turns.tick()
+    node.turns.thread()
+    private = {".": "700", "store-3": "700", "node.sock": "600", FRESHNESS_FILE: "600"}
+    private |= {f"store-3/{name}": "600" for name in ("data.mdb", "lock.mdb", "keyspace.json")} | {"node.json": "600"}
+    shared = {".": "710", "store-3": "710", "node.sock": "660", FRESHNESS_FILE: "640"}
+    shared |= {"store-3/data.mdb": "640", "store-3/lock.mdb": "660"}
+    assert modes(tmp_path) == private | (shared if shares else {})
+    if shares:
+        store.chmod(0o700)
+        node.turns.tick()
+        node.turns.thread()
+        assert modes(tmp_path)["store-3"] == "700", "once for each generation"
+
+
+def test_groups_are_named() -> None:
+    grp = pytest.importorskip("grp")
+    own = grp.getgrgid(os.getgid())
+    assert (group_id(own.gr_name), group_id(None)) == (own.gr_gid, None)
+    with pytest.raises(ConfigurationError, match="no group 'no such group'"):
+        group_id("no such group")
+
+
 def test_the_end_is_told_and_nothing_after_it(node: Node) -> None:
     node.beside.start()
     node.beside.stop()
@@ -196,5 +236,6 @@ def test_what_is_answered(node: Node, tmp_path: Path) -> None:
         "process": os.getpid(),
         "node": "n1",
         "generation": 3,
+        "store": str(tmp_path / "store-3"),
     }
     assert len(answer["life"]) == 16 and answer["life"] != Node(tmp_path).life
