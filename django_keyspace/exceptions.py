@@ -98,7 +98,7 @@ class ConditionFailed(LocalError):
 
 
 class ChangeRefused(LocalError):
-    """The members of the cluster cannot be changed like this, or not now; leadership cannot be handed over. Nothing was changed."""
+    """The members of the cluster cannot be changed like this, or not now, or nobody can take over. Nothing was changed."""
 
     code = "change-refused"
 

@@ -108,7 +108,7 @@ def _are_octets(numbers: tuple[Any, ...]) -> bool:
     if set(map(type, numbers)) != _INT:
         return False
     different = set(numbers)
-    return 0 <= int(min(different)) and int(max(different)) <= 255
+    return int(min(different)) >= 0 and int(max(different)) <= 255
 
 
 def _are_payloads(payloads: tuple[Any, ...], limits: Limits) -> bool:

@@ -41,8 +41,8 @@ class LogClock:
     """The log clock of whoever orders writes: the rules of ``store/clock.py`` on a given clock, with bounded jumps.
 
     It never goes back. Several threads may ask it. A wall clock that is behind slows it down, as there. A wall clock that is
-    ahead pulls it along at no more than :data:`CATCH_UP_PACE` times the speed of the monotonic clock, so that a leader whose clock is a year ahead
-    does not let everything expire at once.
+    ahead pulls it along at no more than :data:`CATCH_UP_PACE` times the speed of the monotonic clock, so that a leader whose
+    clock is a year ahead does not let everything expire at once.
 
     Arguments:
         clock: where the time comes from.
