@@ -8,15 +8,13 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from benchmarks.cluster_clients import EtcdClient, Spec, make_client
 from benchmarks.servers import Server, ServerFailed, Workspace, child_environment, free_port
 
 MEMBERS = 3
 READY_S = 60.0
-LEASE_DRIFT_MAX = 0.1
-"""Without it, reads by lease are switched off, and are safe reads."""
 
 
 class Subject(Protocol):
@@ -42,15 +40,16 @@ class Subject(Protocol):
 
 
 class Keyspace:
-    """Ours, with the settings that it has by itself, but for leases."""
+    """Ours, with the settings that it has by itself."""
+
+    flags: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, workspace: Workspace) -> None:
         from django_keyspace.testing import running_cluster
 
         self._stack = contextlib.ExitStack()
-        self._cluster = self._stack.enter_context(
-            running_cluster(MEMBERS, data=workspace.folder("keyspace"), lease_drift_max=LEASE_DRIFT_MAX)
-        )
+        folder = workspace.folder(type(self).__name__)
+        self._cluster = self._stack.enter_context(running_cluster(MEMBERS, data=folder, **self.flags))
         self.spec = Spec("keyspace", tuple(self._cluster.addresses.values()))
 
     def pids(self) -> list[int]:
@@ -74,6 +73,12 @@ class Keyspace:
 
     def close(self) -> None:
         self._stack.close()
+
+
+class KeyspaceLease(Keyspace):
+    """The same with leases."""
+
+    flags: ClassVar[dict[str, Any]] = {"lease_drift_max": 0.1}
 
 
 class Redis:
@@ -204,6 +209,7 @@ def await_(holds: Callable[[], Any]) -> None:
 
 SUBJECTS: dict[str, tuple[str, Callable[[Workspace], Any]]] = {
     "keyspace": ("django-keyspace, three nodes", Keyspace),
+    "keyspace-lease": ("django-keyspace, three nodes with --lease-drift-max=0.1, for reads by lease", KeyspaceLease),
     "etcd": ("etcd, three members, over gRPC", Etcd),
     "redis": ("Redis with two replicas, appendfsync always, WAIT 1", Redis),
 }
