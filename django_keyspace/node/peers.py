@@ -61,8 +61,8 @@ class PeerRuntime(Protocol):
     def receive(self, sender: str, frames: Sequence[tuple[Any, ...]]) -> None:
         """Frames have come. Raises :class:`BadMessage`."""
 
-    def peer_lost(self, node: str) -> None:
-        """The link to a member broke."""
+    def peer_lost(self, node: str, *, is_gone: bool = False) -> None:
+        """The link to a member broke; or (`is_gone`) nobody listens at its address: its process has ended."""
 
 
 _APPEND: Final = code_of(AppendRequest)
@@ -314,8 +314,8 @@ class Peers:
         for links in (self._dialled, self._accepted):
             for node in [node for node, other in links.items() if other is link]:
                 del links[node]
-                if node not in self._dialled and node not in self._accepted and self._runtime is not None:
-                    self._runtime.peer_lost(node)
+                if node not in self._dialled and node not in self._accepted:
+                    self._lost(node)
         if link.expected is None and error is not None:
             node = link.peer.node if link.is_greeted else "unknown"
             self._log.say(
@@ -323,6 +323,10 @@ class Peers:
                 (node, "came", type(error)),
                 f"A link that node {name_of(node)} had opened ended: {error}",
             )
+
+    def _lost(self, node: str, *, is_gone: bool = False) -> None:
+        if self._runtime is not None:
+            self._runtime.peer_lost(node, is_gone=is_gone)
 
     # Calling
 
@@ -341,6 +345,9 @@ class Peers:
             if monotonic() - began_s > IDLE_S:
                 delay_s = REDIAL_FIRST_S
             self._tell(node, error)
+            is_linked = node in self._dialled or node in self._accepted
+            if error is not None and isinstance(error.__cause__, ConnectionRefusedError) and not is_linked:
+                self._lost(node, is_gone=True)
             wish.clear()
             pause_s = (REDIAL_REFUSED_S if isinstance(error, PeerRefused) else delay_s) * self._random.uniform(0.5, 1.5)
             delay_s = min(delay_s * 2, REDIAL_MAX_S)

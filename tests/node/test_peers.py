@@ -38,6 +38,7 @@ class FakeRuntime:
     def __init__(self) -> None:
         self.received: list[tuple[str, Any]] = []
         self.lost: list[str] = []
+        self.gone: list[str] = []
         self.refuses = False
 
     def receive(self, sender: str, frames: Any) -> None:
@@ -45,8 +46,8 @@ class FakeRuntime:
             raise BadMessage("nonsense")
         self.received += [(sender, frame) for frame in frames]
 
-    def peer_lost(self, node: str) -> None:
-        self.lost.append(node)
+    def peer_lost(self, node: str, *, is_gone: bool = False) -> None:
+        (self.gone if is_gone else self.lost).append(node)
 
 
 class Node:
@@ -203,6 +204,8 @@ async def test_a_link_that_broke_is_there_again(started: Any) -> None:
     assert not a.runtime.lost
     await b.end()
     await until(lambda: a.runtime.lost == [b.node])
+    # Nobody listens there any more.
+    await until(lambda: b.node in a.runtime.gone)
 
 
 async def test_a_silent_link_is_closed(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:

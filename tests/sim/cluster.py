@@ -36,6 +36,8 @@ AGE_SLACK_US = 3_000_000
 PAUSE_SLACK_US = 1_500_000
 """What a stopped process finds in its buffers was sent long ago, and it can only tell how long about."""
 FOLDER = "/dev/shm"
+REDIAL_US = 60_000
+"""So long after a process has ended, its peers are refused a new connection."""
 
 
 class SimCluster:
@@ -209,14 +211,18 @@ class SimCluster:
                 continue
             self.network.break_link(node.host, other.host)
             if told and other.life is not None:
-                self.world.at(self.random.randrange(300, 5_000), other.life, other.lost_peer, node.id)
+                delay_us = self.random.randrange(300, 5_000)
+                self.world.at(delay_us, other.life, other.lost_peer, node.id)
+                self.world.at(delay_us + REDIAL_US, other.life, other.lost_peer, node.id, True)
 
     def break_link(self, one: SimNode, other: SimNode) -> None:
         """The connection between two nodes breaks, and both notice."""
         self.network.break_link(one.host, other.host)
         for here, there in ((one, other), (other, one)):
             if here.life is not None:
-                self.world.at(self.random.randrange(300, 50_000), here.life, here.lost_peer, there.id)
+                delay_us = self.random.randrange(300, 50_000)
+                # Now and then it looks as if the other one had ended, and it has not.
+                self.world.at(delay_us, here.life, here.lost_peer, there.id, delay_us % 3 == 0)
 
     def host_of(self, node_id: str) -> str | None:
         """Where a node is."""

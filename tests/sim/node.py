@@ -357,9 +357,9 @@ class SimNode:
         except BadMessage as error:
             raise Violated(f"{self.id} does not understand what {sender} says: {error}: {frame!r:.200}") from error
 
-    def lost_peer(self, peer: str) -> None:
-        """The connection to another node broke."""
-        self.runtime.peer_lost(peer)
+    def lost_peer(self, peer: str, is_gone: bool = False) -> None:
+        """The connection to another node broke, or nobody is there any more, or so it seems."""
+        self.runtime.peer_lost(peer, is_gone=is_gone)
 
     # --- Looking ------------------------------------------------------------------------------------------------------
 

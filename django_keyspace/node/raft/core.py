@@ -183,9 +183,17 @@ class Raft:
             else:
                 progress.snapshot_failed()
 
-    def report_unreachable(self, peer: str) -> None:
-        """A connection broke with appends in it: find out what arrived instead of waiting for answers."""
+    def report_unreachable(self, peer: str, *, is_gone: bool = False) -> None:
+        """A connection broke with appends in it: find out what arrived instead of waiting for answers.
+
+        Arguments:
+            is_gone: the peer's process has ended, for all that can be seen. Nobody waits an election timeout for a leader that
+                is gone, unless it may answer reads by a lease: then it has this node's promise to wait. That this may be
+                wrong does no harm: those who still hear the leader refuse the pre-vote.
+        """
         with self._guard() as state:
+            if is_gone and peer == state.leader and not state.is_leader and state.config.lease_drift_max is None:
+                state.leader_is_gone()
             progress = state.peers.get(peer)
             if progress is not None and progress.flow is Flow.REPLICATE:
                 progress.become_probe()

@@ -200,6 +200,12 @@ class State:
         self.elapsed_ticks = 0
         self.timeout_ticks = self.config.election_ticks + self.random.randrange(self.config.election_ticks)
 
+    def leader_is_gone(self) -> None:
+        """Wait no longer for the leader, but a moment of a length of its own. Once: until it is heard again."""
+        if self.elapsed_ticks < self.config.election_ticks:
+            self.elapsed_ticks = self.config.election_ticks
+            self.timeout_ticks = self.elapsed_ticks + 1 + self.random.randrange(self.config.election_ticks // 2)
+
     def change_role(self, role: Role, leader: str | None) -> None:
         """Take a role and forget what belonged to the last one."""
         require((self.role, role) in TRANSITIONS, f"A {self.role.value} cannot become a {role.value}.")
