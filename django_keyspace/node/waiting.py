@@ -35,18 +35,18 @@ class StoreView:
         node: the node's name.
     """
 
-    __slots__ = ("_machine", "_now_ms", "age_ms", "index", "node")
+    __slots__ = ("_machine", "age_ms", "index", "node", "now_ms")
 
     def __init__(self, machine: Readable, now_ms: int, age_ms: int, node: str) -> None:
         self._machine = machine
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self.index = machine.applied_index
         self.age_ms = age_ms
         self.node = node
 
     def read(self, name: str, *arguments: Any) -> Any:
         """See :meth:`View.read`."""
-        return self._machine.read(self._now_ms, name, *arguments)
+        return self._machine.read(self.now_ms, name, *arguments)
 
 
 class Batch(NamedTuple):

@@ -60,8 +60,8 @@ def own_time(original: Any) -> Any:
 
 
 def without_sessions(original: Any) -> Any:
-    def pack(log_ms: int, calls: Any) -> bytes:
-        return pack_calls(log_ms, [call[5] if call[0] == "once" else call for call in calls])
+    def pack(log_ms: int, calls: Any, version: int) -> bytes:
+        return pack_calls(log_ms, [call[5] if call[0] == "once" else call for call in calls], version)
 
     return pack
 
@@ -183,12 +183,7 @@ def full_is_written(original: Any) -> Any:
 
 
 def own_clock_for_reads(original: Any) -> Any:
-    def answer(reads: Any, batch: Any) -> None:
-        reads._core.answered(len(batch.ready))
-        for ready in batch.ready:
-            ready(reads._view(reads._log_clock.now_ms(), 0))
-
-    return answer
+    return lambda reads, came_ms: reads._view(reads._log_clock.now_ms(), 0)
 
 
 def upkeep_is_an_answer(original: Any) -> Any:
@@ -360,7 +355,7 @@ TABLE = [
     RuntimeMutation(
         "read-by-own-clock",
         "hides what has expired by a time that no majority knows",
-        "node.reading.NodeReads._answer",
+        "node.reading.NodeReads._confirmed_view",
         own_clock_for_reads,
         0,
         "clocks",

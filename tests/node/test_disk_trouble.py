@@ -49,6 +49,20 @@ def test_rule_42_a_failed_disk_ends_the_process_and_the_next_one_finds_out(clust
     assert leader.here(b"n") == b"%d" % value[0]
 
 
+def test_rule_42_a_journal_that_cannot_be_read_ends_the_process(cluster: Cluster) -> None:
+    """A leader reads what a follower lacks. Its core has stopped then, and a process without a core must not live on."""
+    leader, behind = cluster.leader(), cluster.followers()[0]
+    cluster.cut(behind.name)
+    for _ in range(5):
+        leader.write(incr())
+    leader.runtime.parts.journal._log._cache.clear()  # as if it were long ago
+    leader.disk.fail("eio_read")
+    cluster.cut()
+    cluster.until(lambda: not leader.is_up)
+    assert "eio_read" in leader.reason
+    assert cluster.leader(leader).write(incr()) == [6]
+
+
 def test_rule_42_nothing_that_depends_on_a_failed_write_leaves(cluster: Cluster) -> None:
     leader, follower = cluster.leader(), cluster.followers()[0]
     leader.write(incr())

@@ -213,6 +213,21 @@ def test_rule_21_with_leases_a_majority_need_not_be_asked_until_the_lease_is_ove
     assert isinstance(late[0], NotLeader)
 
 
+def test_rule_30_a_lease_read_hides_by_a_time_that_a_majority_knows(make_cluster: Make) -> None:
+    """What it saw expire must not come back under the next leader, which begins from what a majority has heard."""
+    cluster = make_cluster(raft_lease_drift_max=0.1)
+    leader = cluster.start()
+    leader.write(put(b"k", b"1"))
+    cluster.run(2 * TICK_MS)
+    cluster.cut(leader.name)
+    until_ms = leader.runtime.raft.confirmed_log_time_ms
+    cluster.run(2 * TICK_MS)
+    found = leader.ask("lease")
+    cluster.run(0.5)
+    assert leader.runtime.log_time_ms() > until_ms + TICK_MS
+    assert found[0].now_ms == max(until_ms, leader.machine.log_ms, leader.runtime.raft.confirmed_log_time_ms)
+
+
 def test_rule_49_after_a_pause_a_lease_counts_for_nothing(make_cluster: Make) -> None:
     cluster = make_cluster(raft_lease_drift_max=0.1)
     old = cluster.start()
