@@ -91,21 +91,17 @@ class LocalCopy:
         with open(os.path.join(facts["folder"], FRESHNESS_FILE), "rb") as file:
             self._map = mmap.mmap(file.fileno(), RECORD_BYTES, access=mmap.ACCESS_READ)
         self.fresh = (0, 0, 0)
-        self.look(boot_ns() // 1_000_000)
-        options = StoreOptions(
-            durability="none",
-            databases=facts["databases"],
-            value_bytes_max=facts["value_bytes_max"],
-            replicated=True,
-        )
-        store = open_store(facts["store"], options, VisitedStore)
-        if not isinstance(store, VisitedStore):
-            raise StorageError(f"The store {store.path} is that of a node in this process.")
-        self.store = store
         try:
-            self.read(0, None, "exists", (0, b"\0"))
+            self.look(boot_ns() // 1_000_000)
+            self.store = _store_of(facts)
+            try:
+                self.read(0, None, "exists", (0, b"\0"))
+            except BaseException:
+                self.store.end("It could not be read.")
+                forget_store(self.store)
+                raise
         except BaseException:
-            self.end()
+            self._map.close()
             raise
 
     def read(
@@ -169,6 +165,17 @@ class LocalCopy:
         """Close the store. Waits for reads that are under way."""
         self.store.end(f"The store {self.store.path} is not read here any more.")
         forget_store(self.store)
+        self._map.close()
+
+
+def _store_of(facts: Mapping[str, Any]) -> VisitedStore:
+    options = StoreOptions(
+        durability="none", databases=facts["databases"], value_bytes_max=facts["value_bytes_max"], replicated=True
+    )
+    store = open_store(facts["store"], options, VisitedStore)
+    if not isinstance(store, VisitedStore):
+        raise StorageError(f"The store {store.path} is that of a node in this process.")
+    return store
 
 
 class Replica:

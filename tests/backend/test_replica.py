@@ -654,9 +654,23 @@ def test_an_alias_with_a_stronger_level_has_no_short_way(site: Site) -> None:
     assert engine.read("get", 0, b"a") == "from afar" and site.replica.reads == 0
 
 
+def open_files() -> list[str]:
+    """What this process has open, where the system tells; the same name may stand there twice."""
+    found = []
+    for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with contextlib.suppress(OSError):  # it was the listing's own
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return sorted(name for name in found if name.startswith("/") and not name.startswith("/proc"))
+
+
 def test_closing_lets_go_of_both(site: Site) -> None:
+    folder, before = str(site.neighbour.folder), open_files()
     copy = site.open()
+    site.changes = {"store": "/nowhere"}
+    with pytest.raises(StorageError):
+        site.replica.find()
     site.engine.close()
+    assert open_files() == before and not [name for name in open_files() if name.startswith(folder)]
     assert site.replica.copy is None and site.far.asked == [("close",)]
-    with pytest.raises((StorageError, TooStale)):
+    with pytest.raises((StorageError, TooStale, ValueError)):
         copy.read(0, None, "get", (0, b"a"))
