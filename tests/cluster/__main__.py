@@ -12,7 +12,7 @@ from time import monotonic
 
 from tests.sim.checker import BadHistory
 
-from .nemesis.faults import FAULTS, NEED_DISKS
+from .nemesis.faults import FAULTS, NEED_DISKS, NEED_WIRES
 from .nemesis.place import running_place, why_no_small_disks
 from .nemesis.run import run
 from .nemesis.verify import Broken
@@ -45,14 +45,22 @@ def main() -> int:
         random = Random(seed)
         has_disks = not no_disks and (random.random() < 0.3 or bool(set(chosen) & set(NEED_DISKS)))
         size = options.nodes or random.choice((3, 3, 3, 5))
-        known = [name for name in FAULTS if has_disks or name not in NEED_DISKS]
+        is_wired = bool(chosen) or random.random() < 0.6
+        known = [
+            name for name in FAULTS if (has_disks or name not in NEED_DISKS) and (is_wired or name not in NEED_WIRES)
+        ]
         faults = chosen or random.choices(known, k=FAULTS_PER_ROUND)
-        print(f"Seed {seed}: {size} nodes{', small disks' if has_disks else ''}", flush=True)
+        print(
+            f"Seed {seed}: {size} nodes{', small disks' if has_disks else ''}{', wires' if is_wired else ''}",
+            flush=True,
+        )
         with tempfile.TemporaryDirectory(prefix="keyspace-nemesis-") as scratch:
             folder = options.keep or Path(scratch)
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                with running_place(Path(scratch), size, disk_bytes=DISK_BYTES if has_disks else 0) as place:
+                with running_place(
+                    Path(scratch), size, disk_bytes=DISK_BYTES if has_disks else 0, is_wired=is_wired
+                ) as place:
                     try:
                         result = run(place, seed, faults, folder, say=lambda line: print(line, flush=True))
                     except BaseException:

@@ -9,7 +9,7 @@ import pytest
 from tests.sim.history import Event
 from tests.sim.model import pack_record
 
-from .nemesis.faults import NEED_DISKS
+from .nemesis.faults import NEED_DISKS, NEED_WIRES
 from .nemesis.place import running_place, why_no_small_disks
 from .nemesis.run import run
 from .nemesis.verify import Broken, check_once, check_totals
@@ -21,7 +21,7 @@ DISK_BYTES = 64 * 2**20
 
 
 def trouble(folder: Path, seed: int, faults: tuple[str, ...], disk_bytes: int = 0) -> None:
-    with running_place(folder, disk_bytes=disk_bytes) as place:
+    with running_place(folder, disk_bytes=disk_bytes, is_wired=not set(faults).isdisjoint(NEED_WIRES)) as place:
         try:
             result = run(place, seed, faults, folder)
         except BaseException:

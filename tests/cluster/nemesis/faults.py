@@ -348,3 +348,5 @@ FAULTS: dict[str, Fault] = {
 }  # fmt: skip
 NEED_DISKS = ("fill_disk_of_leader", "fill_disk_of_follower")
 """Faults for a cluster whose nodes have small disks of their own."""
+NEED_WIRES = tuple(name for name, fault in FAULTS.items() if "cut" in fault.__code__.co_names)
+"""Faults for a cluster between whose nodes something can be cut."""

@@ -23,13 +23,17 @@ _ATTEMPTS = 5
 class Place(RunningCluster):
     """A cluster whose nodes and clients reach each other through wires that can be cut.
 
+    Arguments:
+        is_wired: False: they reach each other as they are. Who calls a process that has ended is refused then, which wires hide.
+
     Attributes:
         wires: those.
         disks: the nodes whose data folder is a small disk of its own, with the folder.
     """
 
-    def __init__(self, folder: Path, size: int, flags: list[str]) -> None:
+    def __init__(self, folder: Path, size: int, flags: list[str], is_wired: bool = True) -> None:
         self.wires = Wires()
+        self.is_wired = is_wired
         self.disks: dict[str, Path] = {}
         self._listens: dict[str, str] = {}
         try:
@@ -40,6 +44,8 @@ class Place(RunningCluster):
 
     def _node(self, name: str, flags: list[str]) -> RunningNode:
         advertised = self.addresses[name]
+        if not self.is_wired:
+            return RunningNode(self._folder / name, [*self._flags, *flags], name, advertised, self._secret)
         listen = self._listens.setdefault(name, f"127.0.0.1:{_free_ports(1)[0]}")
         self.wires.add(name, advertised, listen)
         return RunningNode(
@@ -48,7 +54,7 @@ class Place(RunningCluster):
 
     @property
     def location(self) -> str:
-        """With the addresses of the wires."""
+        """With the addresses that nodes give each other."""
         return f"keyspace://{','.join(self.addresses.values())}/0"
 
     def status(self, name: str) -> dict[str, Any] | None:
@@ -94,20 +100,23 @@ def why_no_small_disks() -> str | None:
 
 
 @contextlib.contextmanager
-def running_place(folder: Path, size: int = 3, *, disk_bytes: int = 0, **options: Any) -> Iterator[Place]:
+def running_place(
+    folder: Path, size: int = 3, *, disk_bytes: int = 0, is_wired: bool = True, **options: Any
+) -> Iterator[Place]:
     """Run a cluster as long as the block runs; no process is left behind.
 
     Arguments:
         folder: for the data folders.
         size: the number of nodes.
         disk_bytes: the size of a disk for each node; 0: all on the folder's.
+        is_wired: whether what is between nodes can be cut.
         **options: flags of all nodes.
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     with contextlib.ExitStack() as stack:
         for attempt in range(_ATTEMPTS):
             try:
-                place = Place(folder / str(attempt), size, flags)
+                place = Place(folder / str(attempt), size, flags, is_wired)
                 stack.callback(place.close)
                 for name in place.nodes if disk_bytes else ():
                     place.give_disk(name, disk_bytes)
