@@ -172,15 +172,17 @@ def configure(orders: Orders) -> Any:
         "LOCATION": orders.location,
         "KEY_FUNCTION": "tests.cluster.nemesis.client.plain_key",
     }
+    # Without a time for the leader, a call to a cluster none of whose processes is there is given up after a few tries.
+    times = {"timeout_ms": orders.timeout_ms, "leader_timeout_ms": orders.timeout_ms}
     caches = {
         "default" if level == "safe" else level: {
             **backend,
-            "OPTIONS": {"timeout_ms": orders.timeout_ms, "consistency": level},
+            "OPTIONS": {**times, "consistency": level},
         }
         for level in LEVELS
     }
     settings.configure(SECRET_KEY="only for this test", CACHES=caches, USE_TZ=True)
-    return transport.remote_engine(orders.location, timeout_ms=orders.timeout_ms)
+    return transport.remote_engine(orders.location, **times)
 
 
 def plain_key(key: str, prefix: str, version: int) -> str:

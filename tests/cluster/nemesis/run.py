@@ -94,6 +94,8 @@ def run(place: Place, seed: int, faults: Sequence[str], folder: Path, say: Say =
     )
     result.longest_gap_ms = max((later - earlier for earlier, later in pairwise(writes_us)), default=0) // 1000
     result.checked = check_all(place, history)
+    if result.errors:
+        raise Broken(f"Clients that wait long enough were not answered: {dict(result.errors)}")
     return result
 
 
