@@ -29,10 +29,11 @@ def make(folder: Path, **options: Any) -> KeyspaceCache:
 
 def test_ten_thousand_objects_cost_no_descriptor_and_no_thread(store_folder: Path) -> None:
     make(store_folder).set("k", 1)
-    before, threads = descriptors(), threading.active_count()
+    before, threads = descriptors(), set(threading.enumerate())
     objects = [make(store_folder) for _ in range(10_000)]
     assert all(cache.get("k") == 1 for cache in objects[::100])
-    assert (descriptors(), threading.active_count()) == (before, threads)
+    # Fewer is no fault of theirs: what an earlier test began may end now.
+    assert descriptors() <= before and set(threading.enumerate()) <= threads
     assert len({id(cache._runtime) for cache in objects}) == 1
     assert len(runtime._by_identity) <= 256
 

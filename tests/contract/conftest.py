@@ -97,7 +97,9 @@ def make_face(request: pytest.FixtureRequest, place: Place, runner: asyncio.Runn
 
     def make(database: int = 0, params: dict[str, Any] | None = None, **options: Any) -> Face:
         cache = place.cache(database, params, **options)
-        return Face(cache, used) if request.param == "sync" else AsyncFace(cache, used, runner)
+        if request.param == "sync":
+            return Face(cache, used, place.settle)
+        return AsyncFace(cache, used, place.settle, runner)
 
     yield make
     _prove(request, used)

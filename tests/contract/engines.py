@@ -18,13 +18,17 @@ from django_keyspace.keyspace import Client
 from django_keyspace.security import make_security
 from django_keyspace.store import StoreOptions, open_store
 from django_keyspace.testing import running_node
-from django_keyspace.testing.cluster import running_cluster
+from django_keyspace.testing.cluster import RunningCluster, await_found, running_cluster
 from tests.certificates import Certificates
 
 DATABASES = 16
 VALUE_BYTES_MAX = 2**22
 """Small enough that a test can go beyond it."""
 SECRET = "the secret of the contract's node"
+
+
+NOTHING = ("exists", 0, b"nothing")
+"""A read whose answer nobody wants."""
 
 
 class Place:
@@ -65,6 +69,9 @@ class Place:
     def keyspace_client(self, **options: Any) -> Client:
         """A client of Keyspace's API on this place, with these arguments."""
         raise NotImplementedError
+
+    def settle(self) -> None:
+        """Wait until a dirty read sees what was written, on whichever copy."""
 
     def empty(self) -> None:
         """Delete everything."""
@@ -114,6 +121,20 @@ class ClusterPlace(NodePlace):
 
     nodes = 3
 
+    def __init__(self, running: RunningCluster) -> None:
+        super().__init__(running.location)
+        self._running = running
+
+    def settle(self) -> None:
+        """Every node has applied what a safe read sees now."""
+        _, written, _, _ = self.engine.execute("at", "safe", 0, None, NOTHING)
+
+        def applied(name: str) -> bool:
+            return bool(self._running.ask(name, "at", "dirty", 0, None, NOTHING)[1] >= written)
+
+        for name in self._running.nodes:
+            assert await_found(lambda name=name: applied(name) or None), f"{name} has not applied {written} in time"
+
     def keyspace_client(self, **options: Any) -> Client:
         return Client(self._stem.removeprefix("keyspace://").split(","), **{**self.options, **options})
 
@@ -148,7 +169,7 @@ def node_tls(folder: Path) -> Iterator[Place]:
 def cluster(folder: Path) -> Iterator[Place]:
     """Three nodes."""
     with running_cluster(3, data=folder, value_bytes_max=VALUE_BYTES_MAX) as running:
-        place = ClusterPlace(running.location)
+        place = ClusterPlace(running)
         yield place
         place.engine.close()
 

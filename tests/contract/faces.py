@@ -20,14 +20,21 @@ class Face:
     Arguments:
         cache: the cache.
         used: where to note names.
+        settle: waits until dirty reads see what was written; called before them and before blocks.
     """
 
-    def __init__(self, cache: KeyspaceCache, used: set[str]) -> None:
+    def __init__(self, cache: KeyspaceCache, used: set[str], settle: Callable[[], None]) -> None:
         self.cache = cache
         self._used = used
+        self._settle = settle
+
+    def _note(self, name: str) -> None:
+        self._used.add(name)
+        if name.startswith("dirty_"):
+            self._settle()
 
     def __getattr__(self, name: str) -> Any:
-        self._used.add(name)
+        self._note(name)
         if name == "iter_keys":
             return lambda *args, **kwargs: list(self.cache.iter_keys(*args, **kwargs))
         return getattr(self.cache, name)
@@ -48,6 +55,7 @@ class Face:
     def block(self, kind: str) -> Iterator[Any]:
         """``with face.block("batch") as b``: a batch or an atomic block, entered and left by this face."""
         self._used.add(kind)
+        self._settle()
         block = getattr(self.cache, kind)()
         with block:
             yield block
@@ -56,8 +64,10 @@ class Face:
 class AsyncFace(Face):
     """The async face: ``face.get("key")`` runs ``cache.aget("key")`` to its end."""
 
-    def __init__(self, cache: KeyspaceCache, used: set[str], runner: asyncio.Runner) -> None:
-        super().__init__(cache, used)
+    def __init__(
+        self, cache: KeyspaceCache, used: set[str], settle: Callable[[], None], runner: asyncio.Runner
+    ) -> None:
+        super().__init__(cache, used, settle)
         self._runner = runner
         self._status: Any = None
         self._last_read: Any = None
@@ -81,7 +91,7 @@ class AsyncFace(Face):
             self._last_read = self.cache.last_read
 
     def __getattr__(self, name: str) -> Any:
-        self._used.add(name)
+        self._note(name)
         if name in NO_TWIN:
             return getattr(self.cache, name)
         if name == "iter_keys":
@@ -98,6 +108,7 @@ class AsyncFace(Face):
     @contextlib.contextmanager
     def block(self, kind: str) -> Iterator[Any]:
         self._used.add(kind)
+        self._settle()
         block: Batch = getattr(self.cache, kind)()
         self._runner.run(block.__aenter__())
         try:

@@ -91,6 +91,10 @@ ANSWERS: dict[str, tuple[tuple[Any, ...], Any]] = {
 NOT_CALLS = {"batch", "atomic", "last_status", "last_read", "shutdown"}
 
 
+def nothing_to_wait_for() -> None:
+    """There is no place."""
+
+
 class BrokenEngine:
     """An engine that is out of reach."""
 
@@ -123,7 +127,9 @@ def broken(request: pytest.FixtureRequest, store_folder: Path) -> Iterator[Calla
                 engine.read,
                 engine.execute,
             )
-            return Face(cache, set()) if request.param == "sync" else AsyncFace(cache, set(), runner)
+            if request.param == "sync":
+                return Face(cache, set(), nothing_to_wait_for)
+            return AsyncFace(cache, set(), nothing_to_wait_for, runner)
 
         yield make
 
