@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -35,8 +36,17 @@ def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
         yield get
 
 
+CHOICE = "KEYSPACE_ENGINES"
+"""Environment variable with the engines to hold the tests against, separated by commas; all if it is not set."""
+
+
 def _params(names: Iterable[str]) -> list[Any]:
-    return [pytest.param(name, marks=pytest.mark.node if name in LONG_LIVED else ()) for name in names]
+    wanted = os.environ.get(CHOICE, "").split(",")
+    return [
+        pytest.param(name, marks=pytest.mark.node if name in LONG_LIVED else ())
+        for name in names
+        if wanted == [""] or name in wanted
+    ]
 
 
 _PARAMS = _params(ENGINES)
