@@ -170,6 +170,7 @@ class ClusterNode:
 
     def _hello(self, purpose: str) -> PeerHello:
         identity, options = self._folder.identity, self.config.store_options()
+        drift = self.config.lease_drift_max
         return PeerHello(
             identity.member_id,
             identity.cluster or None,
@@ -177,6 +178,7 @@ class ClusterNode:
             self.config.address,
             ENTRY_VERSION,
             (options.databases, options.value_bytes_max, options.max_bytes),
+            (int(drift * 1_000_000), self.settings.election_timeout_ms) if drift else (0, 0),
             release=__version__,
         )
 

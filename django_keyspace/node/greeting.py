@@ -46,6 +46,8 @@ class PeerHello:
         address: where it can be reached.
         entry_version: the newest version of the log's entries that it reads.
         store: what has to be equal on all nodes: the number of databases, the largest value in bytes, and ``max_bytes``.
+        lease: what reads by lease rest on: the largest difference of two clocks in millionths, and the election timeout in ms;
+            zeros without leases. Equal on all nodes: one that does not wait for a leader makes the leases of others untrue.
         is_member: whether it is a member of its cluster, as far as it knows itself.
         release: its release of this package: for logs only.
         version: of the links between nodes.
@@ -59,6 +61,7 @@ class PeerHello:
     address: str
     entry_version: int
     store: tuple[int, ...]
+    lease: tuple[int, ...] = (0, 0)
     is_member: bool = False
     release: str = ""
     version: int = PEER_VERSION
@@ -105,6 +108,7 @@ class PeerHello:
             hello_field(fields, "address", str, ""),
             hello_field(fields, "entry_version", int),
             hello_field(fields, "store", tuple),
+            hello_field(fields, "lease", tuple, (0, 0)),
             hello_field(fields, "is_member", bool, False),
             hello_field(fields, "release", str, ""),
             version,

@@ -276,6 +276,12 @@ class Peers:
                 f"Node {peer.name} has {_words(peer.store)}, and node {self._hello.name} {_words(own)}. They "
                 "have to be equal on all nodes of a cluster. Start one of them with the values of the others."
             )
+        if peer.lease != self._hello.lease:
+            raise PeerRefused(
+                f"Node {peer.name} has {_lease_words(peer.lease)}, and node {self._hello.name} "
+                f"{_lease_words(self._hello.lease)}. Reads by lease are only safe if --lease-drift-max and "
+                "--election-timeout-ms are equal on all nodes of a cluster. Start one of them with the values of the others."
+            )
 
     def link_frames(self, link: PeerLink, frames: list[Any]) -> None:
         """Frames have come. Raises :class:`ProtocolError` if one is not of those that nodes send."""
@@ -424,6 +430,13 @@ async def connect(link: PeerLink, address: str, tls: ssl.SSLContext | None) -> N
 def _words(store: tuple[int, ...]) -> str:
     databases, value_bytes_max = (*store, 0, 0)[:2]
     return f"{databases} databases and values of up to {value_bytes_max:,} bytes"
+
+
+def _lease_words(lease: tuple[int, ...]) -> str:
+    drift, timeout_ms = (*lease, 0, 0)[:2]
+    return (
+        f"leases with a drift of {drift / 1e6:g} and an election timeout of {timeout_ms:,} ms" if drift else "no leases"
+    )
 
 
 def kind_of(frame: tuple[Any, ...]) -> int:

@@ -273,6 +273,7 @@ async def test_new_members_are_dialled_and_former_ones_are_not(started: Any) -> 
         ({"secret": b"another secret, also long enough"}, "is another one than this node's"),
         ({"secret": None}, "with its secret only, and this one has none"),
         ({"store": (32, 1000)}, "have to be equal on all nodes"),
+        ({"lease": (100_000, 400)}, "leases with a drift of 0.1 and an election timeout of 400 ms"),
         ({"purpose": "party"}, "does not know the purpose"),
     ],
 )
