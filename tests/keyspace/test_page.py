@@ -71,4 +71,4 @@ def test_every_status_of_the_table_of_situations_is_one() -> None:
     for cells in table_rows(read(PAGE), "Situation"):
         for cell in cells[1:]:
             for word in codes(cell):
-                assert hasattr(keyspace, f"KEYSPACE_{word}")
+                assert hasattr(keyspace, f"KEYSPACE_{word.removeprefix('KEYSPACE_')}")
