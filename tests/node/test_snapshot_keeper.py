@@ -90,6 +90,64 @@ def test_rule_38_snapshots_are_made_noted_and_the_log_begins_later_but_for_a_tai
     assert all(places(node) for node in small), "every node makes its own"
 
 
+def test_nothing_is_made_or_compacted_while_a_snapshot_is_installed(small: Cluster) -> None:
+    leader = small.leader()
+    write_many(leader, 12)
+    keeper, before = leader.runtime._keeper, places(leader)
+    keeper.is_installing = True
+    keeper.make()
+    keeper._compact()
+    small.run(1_000)
+    assert places(leader) == before
+    keeper.is_installing = False
+    keeper.make()
+    has_snapshots(small, leader, len(before) + 1)
+
+
+def test_a_snapshot_that_the_journal_has_no_room_to_note_is_noted_with_the_next(
+    small: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = small.leader()
+    journal = leader.runtime.parts.journal
+    with monkeypatch.context() as full:
+
+        def refuse(meta: SnapshotMeta) -> None:
+            raise NoSpace("no room at all")
+
+        full.setattr(journal, "note_snapshot", refuse)
+        write_many(leader, 25)
+        has_snapshots(small, leader)
+        small.until(lambda: "no room at all" in caplog.text)
+    assert leader.is_up and journal.snapshot().index == 0
+    write_many(leader, 30)
+    small.until(lambda: journal.snapshot().index > 0)
+
+
+def test_a_snapshot_behind_the_beginning_of_the_log_is_not_noted(
+    small: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader's snapshot has taken the place of the whole log while this one was being made."""
+    leader = small.leader()
+    write_many(leader, 5)
+    journal, noted = leader.runtime.parts.journal, []
+    monkeypatch.setattr(journal, "note_snapshot", noted.append)
+    monkeypatch.setattr(journal, "first_index", lambda: 10**6)
+    place = leader.machine.applied_index
+    leader.runtime._keeper._made(snapshot_keeper.Snapshot(place, 1, leader.runtime.raft.membership), None)
+    small.run(100)
+    assert noted == []
+
+
+def test_transfers_that_are_over_are_over(small: Cluster) -> None:
+    leader = small.leader()
+    keeper = leader.runtime._keeper
+    keeper._end("nobody", arrived=True)
+    request = SnapshotRequest("n9.1", leader.id, 1, SnapshotMeta(1, 1, leader.runtime.raft.membership))
+    keeper._next(snapshot_keeper._Sending(request, 1), SnapshotSender.retry)
+    small.run(100)
+    assert leader.is_up and sent(leader, BEGIN) == []
+
+
 def test_rule_38_the_tail_spares_a_brief_outage_a_snapshot(make_cluster: Make) -> None:
     cluster = make_cluster(segment_bytes=8_192, **{**SMALL, "tail_entries": 200})
     leader = cluster.start()

@@ -97,11 +97,14 @@ blocks = st.one_of(
     call("atomic", st.lists(st.tuples(databases, conditions), max_size=2), st.lists(writes | reads, max_size=5)),
 )
 NEVER = ("incr", 0, b"never there", 1, None, None, 0)
-ELSEWHERE = {"once", "expire_sessions", "at", "members"}
-"""Operations that test_sessions.py tries against a model of their own, and those about nodes, which no store does."""
+ELSEWHERE = {"once", "expire_sessions"}
+"""Operations that test_sessions.py tries against a model of their own."""
+ABOUT_NODES = {"at", "members"}
+"""Operations that no store does by itself."""
 TRIED = (
     {"sweep", "status", "batch", "atomic"}
     | ELSEWHERE
+    | ABOUT_NODES
     | set(
         """set set_many touch delete delete_many remove incr incr_float append cas rename prune clear cull evict
     set_expiry remove_expiry clear_expiries get get_many exists length ttl list count match_regex match_similar""".split()  # noqa: SIM905
