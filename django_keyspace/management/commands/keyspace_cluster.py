@@ -111,12 +111,12 @@ class Command(BaseCommand):
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does."""
+    """SIGTERM ends the block as Ctrl-C does, and SIGINT also where a shell has it ignored for what runs in the background."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with _handler(signal.SIGTERM, end):
+    with _handler(signal.SIGTERM, end), _handler(signal.SIGINT, end):
         yield
 
 
