@@ -165,7 +165,11 @@ def test_three_nodes_start_find_their_data_again_and_end_with_the_command(tmp_pa
             }
         finally:
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            try:
+                _, errors = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                raise
         assert process.returncode == 0, errors
     logs = [(data / f"n{number}.log").read_text() for number in (1, 2, 3)]
     assert all(log.rstrip().endswith("the store is synced and closed") for log in logs)
