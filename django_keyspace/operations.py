@@ -130,6 +130,8 @@ class Operation:
         overlay: see the module's docstring.
         runs: True for an operation that is neither in ``apply.py`` nor in ``queries.py``: it is carried out beside the store
             (``store/scripting/``), and what it writes is proposed as one ``atomic``.
+        since: the version of the log's entries from which they may hold it (``node/entries.py``). A leader refuses it until
+            all members read that version.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Operation:
     grows: bool = False
     overlay: Overlay = "keep"
     runs: bool = False
+    since: int = 1
 
     @property
     def kind(self) -> str:

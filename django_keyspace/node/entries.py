@@ -17,7 +17,7 @@ import msgpack
 
 from django_keyspace.exceptions import InvalidArgument
 from django_keyspace.node.raft import COMMANDS, BrokenInvariant, Entry
-from django_keyspace.operations import Call
+from django_keyspace.operations import OPERATIONS, Call
 
 ENTRY_VERSION: Final = 1
 """The newest version that this release writes and reads. A leader writes it once all members know it."""
@@ -47,7 +47,7 @@ def pack_calls(log_ms: int, calls: Sequence[Call], version: int = ENTRY_VERSION)
     Arguments:
         log_ms: the log time.
         calls: operations, already checked.
-        version: one that all members read. What they hold is the same in all versions so far.
+        version: one that all members read, and that knows these operations.
     Raises:
         InvalidArgument: an operation holds something that cannot be written down.
     """
@@ -77,6 +77,27 @@ def logged_calls(entry: Entry) -> LoggedCalls:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise BrokenInvariant(f"Entry {entry.index} cannot be read: {error}.") from error
     return LoggedCalls(entry.index, log_ms, calls)
+
+
+def version_needed(call: Call) -> int:
+    """The version of the log's entries that a call needs, which was checked: its own, or that of a call inside of it."""
+    newest = 1
+    waiting: list[Call] = [call]
+    while waiting:
+        name, *values = waiting.pop()
+        operation = OPERATIONS[name]
+        newest = max(newest, operation.since)
+        for (parameter, _), value in zip(operation.parameters, values, strict=True):
+            if parameter == "calls":
+                waiting.extend(value)
+            elif parameter == "call":
+                waiting.append(value)
+    return newest
+
+
+def version_of_entry(entry: Entry) -> int:
+    """The version of an entry with operations, known here or not; 0 for one that is empty."""
+    return entry.data[0] if entry.data else 0
 
 
 def log_time_of(entry: Entry | None) -> int:

@@ -7,17 +7,27 @@ nodes apply the same entry; none decides anything again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from django_keyspace.exceptions import InvalidArgument, KeyspaceError
+from django_keyspace.exceptions import InvalidArgument, KeyspaceError, NotSupported
 from django_keyspace.node import raft as consensus
 from django_keyspace.node.barrier import ScriptBarrier
 from django_keyspace.node.clock import LogClock
-from django_keyspace.node.entries import ENTRY_VERSION, ENTRY_VERSION_OLDEST, pack_calls
+from django_keyspace.node.entries import (
+    ENTRY_VERSION,
+    ENTRY_VERSION_OLDEST,
+    pack_calls,
+    version_needed,
+    version_of_entry,
+)
+from django_keyspace.node.identity import name_of
 from django_keyspace.node.log import Done
 from django_keyspace.node.parts import Parts
 from django_keyspace.node.proposals import Group, Proposal, Proposals
 from django_keyspace.operations import Call
+
+_LOOK_BACK: Final = 256
+"""So many entries, at most, are looked at to find one with operations."""
 
 
 class Leading(Protocol):
@@ -55,6 +65,8 @@ class Packer:
         self._links = parts.links
         self._log_clock = log_clock
         self._settings = parts.settings
+        self._journal = parts.journal
+        self._logged_version = ENTRY_VERSION_OLDEST
 
     def pack_waiting(self) -> None:
         """Make entries of what waits, as long as there may be more under way.
@@ -80,12 +92,14 @@ class Packer:
         self._pack(Group([proposal]), calls)
 
     def _pack(self, group: Group, calls: Sequence[Call]) -> None:
-        log_ms = self._log_clock.now_ms()
+        log_ms, version = self._log_clock.now_ms(), self._version()
         refused: Sequence[KeyspaceError | None] = ()
         try:
             plan = self._machine.plan(calls, log_ms)
             if plan.refusal is not None:
                 refused = [plan.refusal if grows else None for grows in self._machine.growing(calls)]
+            if version < ENTRY_VERSION:
+                refused = self._too_new(calls, version, refused)
         except KeyspaceError as error:
             self._fail(group, len(calls), error)
             return
@@ -98,19 +112,55 @@ class Packer:
             self._proposals.answer(group, [])
             return
         try:
-            entry = self._core.raft.propose(pack_calls(log_ms, [*upkeep, *calls], self._version()))
+            entry = self._core.raft.propose(pack_calls(log_ms, [*upkeep, *calls], version))
         except (consensus.Refused, InvalidArgument) as error:
             self._fail(group, len(calls), self._core.public(error))
         else:
             self._proposals.under_way(entry.index, entry.term, group)
 
     def _version(self) -> int:
-        """The newest version of entries that all members are known to read (rule 34)."""
-        known, version = self._links.entry_versions, ENTRY_VERSION
-        for member in self._core.raft.membership.members:
-            if member != self._core.node:
-                version = min(version, known.get(member, ENTRY_VERSION_OLDEST))
-        return version
+        """The newest version of entries that all members are known to read (rule 34).
+
+        A version that is in the log already was known to all when it was written: who cannot read it has to stop there anyway.
+        """
+        version = min(map(self._version_read_by, self._core.raft.membership.members), default=ENTRY_VERSION)
+        return version if version == ENTRY_VERSION else max(version, self._look_into_log())
+
+    def _look_into_log(self) -> int:
+        """The version of the newest entry with operations; a member may be down, so that nobody knows what it reads."""
+        journal = self._journal
+        last = journal.last_index()
+        if self._logged_version == ENTRY_VERSION:
+            return ENTRY_VERSION
+        for index in range(last, max(last - _LOOK_BACK, journal.first_index() - 1), -1):
+            (entry,) = journal.entries(index, index, 0)
+            if entry.kind == consensus.COMMANDS:
+                self._logged_version = max(self._logged_version, min(version_of_entry(entry), ENTRY_VERSION))
+                break
+        return self._logged_version
+
+    def _version_read_by(self, member: str) -> int:
+        if member == self._core.node:
+            return ENTRY_VERSION
+        return min(self._links.entry_versions.get(member, ENTRY_VERSION_OLDEST), ENTRY_VERSION)
+
+    def _too_new(
+        self, calls: Sequence[Call], version: int, refused: Sequence[KeyspaceError | None]
+    ) -> Sequence[KeyspaceError | None]:
+        """What is refused, with the operations that some member does not know yet."""
+        needed = [version_needed(call) for call in calls]
+        if max(needed, default=version) <= version:
+            return refused
+        members = self._core.raft.membership.members
+        older = sorted(name_of(member) for member in members if self._version_read_by(member) < ENTRY_VERSION)
+        error = NotSupported(
+            f"This operation is newer than some nodes of the cluster: {', '.join(older)} did not say that they know it. "
+            "Nothing was changed. Finish the upgrade, and try again."
+        )
+        return [
+            error if need > version else earlier
+            for need, earlier in zip(needed, refused or [None] * len(needed), strict=True)
+        ]
 
     def _fail(self, group: Group, count: int, error: KeyspaceError) -> None:
         """Nothing of a group was logged."""

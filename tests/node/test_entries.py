@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_keyspace.exceptions import InvalidArgument
+from django_keyspace.exceptions import InvalidArgument, NotSupported
 from django_keyspace.node import entries, packing
 from django_keyspace.node.entries import ENTRY_VERSION, LoggedCalls, logged_calls, pack_calls
 from django_keyspace.node.raft import CHANGE, COMMANDS, NOOP, BrokenInvariant, Entry
-from tests.node.replicas import Cluster, incr, put
+from django_keyspace.operations import OPERATIONS
+from tests.node.replicas import Cluster, incr, once, put, session_of, val
 
 VALUES = st.recursive(
     st.none()
@@ -103,3 +105,43 @@ def test_rule_34_a_leader_writes_what_all_members_read(cluster: Cluster, monkeyp
     assert version_of_next() == 1
     leader.entry_versions[other] = 3
     assert version_of_next() == 2
+
+
+def test_rule_34_a_version_that_is_in_the_log_stays_when_a_member_is_not_met_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entries, "_VERSIONS", {1, 2})
+    monkeypatch.setattr(packing, "ENTRY_VERSION", 2)
+    leader = cluster.leader()
+    leader.entry_versions |= {follower.id: 2 for follower in cluster.followers()}
+    leader.write(incr())
+    cluster.settle()
+    leader.end()
+    successor = cluster.leader()
+    assert not successor.entry_versions, "it has not met the others, one of which is down"
+    successor.write(incr())
+    index = successor.machine.applied_index
+    assert successor.runtime.parts.journal.entries(index, index, 0)[0].data[0] == 2
+
+
+def test_rule_34_an_operation_that_some_member_does_not_know_is_refused_alone(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entries, "_VERSIONS", {1, 2})
+    monkeypatch.setattr(packing, "ENTRY_VERSION", 2)
+    monkeypatch.setitem(OPERATIONS, "append", replace(OPERATIONS["append"], since=2))
+    leader = cluster.leader()
+    one, other = (follower.id for follower in cluster.followers())
+    leader.entry_versions |= {one: 2}
+    newer = ("append", 0, b"t", val(b"x"), None)
+    inside = ("atomic", (), (incr(), ("batch", (newer,))))
+    wrapped = once(session_of(leader.runtime.log_time_ms()), 1, newer)
+    refused = leader.write(incr(), newer, inside, wrapped, incr())
+    assert refused[::4] == [1, 2]
+    for error in refused[1:4]:
+        assert isinstance(error, NotSupported)
+        assert f"{other.partition('.')[0]} did not say" in str(error) and "Nothing was changed" in str(error)
+    leader.entry_versions |= {other: 2}
+    assert leader.write(newer, wrapped, inside) == [1, 2, (True, [3, [("ok", 3)]])]
+    cluster.settle()
+    assert {node.here(b"t") for node in cluster.nodes.values()} == {b"xxx"}
