@@ -6,6 +6,7 @@ nodes apply the same entry; none decides anything again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -25,6 +26,8 @@ from django_keyspace.node.log import Done
 from django_keyspace.node.parts import Parts
 from django_keyspace.node.proposals import Group, Proposal, Proposals
 from django_keyspace.operations import Call
+
+logger = logging.getLogger("django_keyspace.node")
 
 _LOOK_BACK: Final = 256
 """So many entries, at most, are looked at to find one with operations."""
@@ -67,6 +70,7 @@ class Packer:
         self._settings = parts.settings
         self._journal = parts.journal
         self._logged_version = ENTRY_VERSION_OLDEST
+        self._said_version = ENTRY_VERSION_OLDEST
 
     def pack_waiting(self) -> None:
         """Make entries of what waits, as long as there may be more under way.
@@ -100,6 +104,8 @@ class Packer:
                 refused = [plan.refusal if grows else None for grows in self._machine.growing(calls)]
             if version < ENTRY_VERSION:
                 refused = self._too_new(calls, version, refused)
+            if version != self._said_version:
+                self._say(version)
         except KeyspaceError as error:
             self._fail(group, len(calls), error)
             return
@@ -123,8 +129,13 @@ class Packer:
 
         A version that is in the log already was known to all when it was written: who cannot read it has to stop there anyway.
         """
-        version = min(map(self._version_read_by, self._core.raft.membership.members), default=ENTRY_VERSION)
-        return version if version == ENTRY_VERSION else max(version, self._look_into_log())
+        known = self._links.entry_versions
+        for member in self._core.raft.membership.members:
+            if known.get(member, ENTRY_VERSION_OLDEST) < ENTRY_VERSION and member != self._core.node:
+                break
+        else:
+            return ENTRY_VERSION
+        return max(self._look_into_log(), min(map(self._version_read_by, self._core.raft.membership.members)))
 
     def _look_into_log(self) -> int:
         """The version of the newest entry with operations; a member may be down, so that nobody knows what it reads."""
@@ -143,6 +154,10 @@ class Packer:
         if member == self._core.node:
             return ENTRY_VERSION
         return min(self._links.entry_versions.get(member, ENTRY_VERSION_OLDEST), ENTRY_VERSION)
+
+    def _say(self, version: int) -> None:
+        self._said_version = version
+        logger.info("Node %s writes entries of version %d: all members read it.", name_of(self._core.node), version)
 
     def _too_new(
         self, calls: Sequence[Call], version: int, refused: Sequence[KeyspaceError | None]

@@ -37,6 +37,8 @@ class RunningNode:
         options: ``OPTIONS`` that a client of it needs: its secret, if it has one.
         facts: what it printed when it was ready, by word: ``tls``, ``http`` and so on.
         pid: its process id.
+        root: the folder of the package that it runs, this one's; a test of upgrades starts it again with another release.
+        within: words before its command, such as those that start it in a network of its own.
     """
 
     def __init__(self, data: Path, flags: Sequence[str], node_id: str, listen: str, secret: str | None = None) -> None:
@@ -47,6 +49,8 @@ class RunningNode:
         self.facts: dict[str, str] = {}
         self.address = ""
         self.pid = 0
+        self.root = Path(__file__).resolve().parents[2]
+        self.within: list[str] = []
         self._flags = list(flags)
         self._listen = listen
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,15 +71,15 @@ class RunningNode:
         """Start the process, and do not wait for it; :meth:`await_ready` does. False if it runs already."""
         if self._process is not None and self._process.poll() is None:
             return False
-        command = [sys.executable, "-m", "django_keyspace.node", "--id", self.node_id, "--data", str(self.data)]
+        command = [*self.within, sys.executable, "-P", "-m", "django_keyspace.node"]
+        command += ["--id", self.node_id, "--data", str(self.data)]
         command += ["--attended"]  # however this process ends, the node does not outlive it
         command += ["--listen", self.address or self._listen, *self._flags]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(SECRET_VARIABLE)}
         if self.options:
             environment[SECRET_VARIABLE] = self.options["secret"]
         # The package may be on sys.path in this process only.
-        root = str(Path(__file__).resolve().parents[2])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH", "")]))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(self.root), environment.get("PYTHONPATH", "")]))
         environment["PYTHONFAULTHANDLER"] = "1"
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment
