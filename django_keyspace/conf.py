@@ -43,7 +43,7 @@ OPTIONS: Final[dict[str, str]] = {
     "consistency": "'safe' (default), 'lease', 'session' or 'dirty': what a cluster's reads promise.",
     "max_staleness_ms": "how old the answer of a session or dirty read may be, in milliseconds; default: of any age.",
     "leader_timeout_ms": "how long of its time a call may look for a leader, in milliseconds; default: all of it.",
-    "replica": "data folder of a node on this host, or 'auto': session and dirty reads come from its store. Clusters only.",
+    "replica": "data folder of a node on this host, or 'auto': reads come from its store. Default: 'auto' with a Unix socket.",
     "secret": "what a node's clients must know; default: KEYSPACE_SECRET or KEYSPACE_SECRET_FILE of the environment. Nodes only.",
     "tls": "a mapping with ca, cert, key (files, PEM) and verify_hostname, for keyspaces:// locations.",
     "scan_warning_keys": "a models' query that scans more objects than this warns, default 10,000; 0 never warns.",
@@ -63,6 +63,7 @@ class Config:
         is_remote: whether ``location`` is a URL.
         store: how the embedded store is opened.
         tls: how to use TLS, None for a location without.
+        replica_by_default: whether ``replica`` is what nobody has asked for.
     """
 
     location: str
@@ -82,6 +83,7 @@ class Config:
     max_staleness_ms: int | None = None
     leader_timeout_ms: int | None = None
     replica: str | None = None
+    replica_by_default: bool = False
     secret: bytes | None = field(default=None, repr=False)
     tls: Tls | None = None
     reverse_key_function: Any = None
@@ -160,6 +162,7 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
     )
     if not is_remote and database >= store.databases:
         raise ConfigurationError(f"There is no database {database}: the store has {store.databases}, numbered from 0.")
+    replica = _replica(options.get("replica"), address)
     plain = {name: options[name] for name in _PLAIN_OPTIONS if name in options}
     return Config(
         location=address,
@@ -168,7 +171,8 @@ def make_config(location: Any, options: Mapping[str, Any]) -> Config:
         database=database,
         secret=security.secret,
         tls=security.tls,
-        replica=_replica(options.get("replica")),
+        replica=replica,
+        replica_by_default=replica is not None and options.get("replica") is None,
         reverse_key_function=_callable(options.get("reverse_key_function")),
         max_entries=options.get("MAX_ENTRIES"),
         cull_frequency=options.get("CULL_FREQUENCY", 3),
@@ -252,15 +256,20 @@ def _joined(addresses: Sequence[Any]) -> str:
     return f"{min(schemes, default='keyspace')}://{hosts}/{min(databases, default='')}"
 
 
-def _replica(place: Any) -> str | None:
+def _replica(place: Any, address: str) -> str | None:
     """The data folder of the node whose store is read, or its socket, absolute; or the word ``auto``; None: no node's."""
     found = os.fspath(place) if isinstance(place, os.PathLike) else place
-    if found is None:
+    if found is None:  # a Unix socket is of this host, and so is the store beside it
+        return "auto" if address.startswith("keyspace+unix:") else None
+    if found is False:
         return None
+    if found is True:
+        return "auto"
     if isinstance(found, str) and (found == "auto" or os.path.isabs(found)):
         return found
     raise ConfigurationError(
-        f"Option replica must be the absolute path of the data folder of a node on this host, or 'auto', not {place!r:.80}."
+        "Option replica must be the absolute path of the data folder of a node on this host, 'auto' (or True), or False, not "
+        f"{place!r:.80}."
     )
 
 

@@ -404,7 +404,7 @@ CONTROLS: Final[dict[str, Operation]] = {
     control.name: control
     for control in (
         _read("node_status", [], "What a node knows of itself and its cluster, as a dict."),
-        _read("node_store", [], "Where the store of a node of a cluster is, for processes of its host, as a dict."),
+        _read("node_store", [], "Where the store of a node is, for processes of its host, as a dict."),
         _read("node_digest", [], "The last entry that a node has applied, and a digest of all that it holds there."),
         _read(
             "change_member",

@@ -16,7 +16,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any, Final
 
 from django_keyspace.addresses import SOCKET_FILE, Endpoint
@@ -24,8 +24,8 @@ from django_keyspace.backend.transport import RemoteEngine, ask_node
 from django_keyspace.exceptions import KeyspaceError, NoConnection, StorageError, TooStale
 from django_keyspace.security import Security
 from django_keyspace.store import StoreOptions, clock, forget_store, open_store
-from django_keyspace.store.folder import boot_id
-from django_keyspace.store.freshness import ENDED, FRESHNESS_FILE, READABLE, RECORD_BYTES, Freshness, unpack
+from django_keyspace.store.folder import boot_id, process_space
+from django_keyspace.store.freshness import ENDED, FRESHNESS_FILE, LOOK_MS, READABLE, RECORD_BYTES, Freshness, unpack
 from django_keyspace.store.visitor import VisitedStore
 
 logger = logging.getLogger("django_keyspace.replica")
@@ -33,8 +33,6 @@ logger = logging.getLogger("django_keyspace.replica")
 AUTO: Final = "auto"
 STALE_MS: Final = 2_000
 """A node that has said nothing for so long is taken to be gone."""
-LOOK_MS: Final = 10
-"""How long what the node has said is taken as it was, before the file is looked at again."""
 ASK_TIMEOUT_MS: Final = 1_000
 CLOCKS_APART_MS: Final = 50
 """A node whose clock is further away than this, beyond the time that asking took, has another clock than this process."""
@@ -55,24 +53,31 @@ class LocalCopy:
         KeyspaceError, OSError: it cannot be read here.
 
     Attributes:
+        alone: whether the node runs alone: then its store has all that was answered, and every read here is a safe one.
         node: the node's name.
-        cluster: its cluster's id.
+        cluster: its cluster's id; empty for a node that runs alone.
         store: the store.
         fresh: what :meth:`look` answered last.
         noted: the last index that was noted as seen.
+        from_ms, until_ms: by the wall clock, for how long what :meth:`look_now` has found holds.
     """
 
     __slots__ = (
         "_boot_ns",
+        "_file",
         "_generation",
         "_is_foreign",
         "_life",
         "_map",
+        "_path",
+        "alone",
         "cluster",
         "fresh",
+        "from_ms",
         "node",
         "noted",
         "store",
+        "until_ms",
     )
 
     def __init__(
@@ -81,6 +86,7 @@ class LocalCopy:
         is_foreign: Callable[[str], bool],
         boot_ns: Callable[[], int] = clock.boot_ns,
     ) -> None:
+        self.alone: bool = facts["alone"]
         self.node: str = facts["node"]
         self.cluster: str = facts["cluster"]
         self._life: bytes = facts["life"]
@@ -88,7 +94,11 @@ class LocalCopy:
         self._is_foreign = is_foreign
         self._boot_ns = boot_ns
         self.noted = -1
-        with open(os.path.join(facts["folder"], FRESHNESS_FILE), "rb") as file:
+        self.from_ms = self.until_ms = 0
+        self._path = os.path.join(facts["folder"], FRESHNESS_FILE)
+        with open(self._path, "rb") as file:
+            found = os.fstat(file.fileno())
+            self._file = found.st_dev, found.st_ino
             self._map = mmap.mmap(file.fileno(), RECORD_BYTES, access=mmap.ACCESS_READ)
         self.fresh = (0, 0, 0)
         try:
@@ -96,6 +106,8 @@ class LocalCopy:
             self.store = _store_of(facts)
             try:
                 self.read(0, None, "exists", (0, b"\0"))
+                if self.alone and self.store.file_number() != self._generation:
+                    raise StorageError(f"{self.store.path} is not the store that node {self.node} has open.")
             except BaseException:
                 self.store.end("It could not be read.")
                 forget_store(self.store)
@@ -120,6 +132,8 @@ class LocalCopy:
             TooStale: the store is too old for this read, or its node is catching up.
             StorageError: this copy is of no use any more.
         """
+        if self.alone:
+            return *self.read_now(min_index, name, arguments), 0, self.node
         boot_ms = self._boot_ns() // 1_000_000
         until_ms, age_ms, log_ms = self.fresh
         if boot_ms >= until_ms:
@@ -129,6 +143,27 @@ class LocalCopy:
             raise self.too_old(age_ms)
         answer, index = self.store.visit(min_index, boot_ms + log_ms, name, arguments)
         return answer, index, age_ms if age_ms > 0 else 1, self.node
+
+    def read_now(self, min_index: int, name: str, arguments: Sequence[Any]) -> tuple[Any, int]:
+        """Do a reading operation on the store of a node that runs alone. Arguments and errors as those of :meth:`read`.
+
+        Returns:
+            Its result and the index of the last write that it takes into account.
+        """
+        # The node's time is this host's wall clock, too: what has expired for one of both has expired for the other.
+        now_ms = time_ns() // 1_000_000
+        if not self.from_ms <= now_ms < self.until_ms:
+            self.look_now(now_ms)
+        return self.store.visit(min_index, now_ms, name, arguments)
+
+    def look_now(self, now_ms: int) -> None:
+        """Look at what a node that runs alone says. Errors as those of :meth:`read`.
+
+        Arguments:
+            now_ms: the wall clock.
+        """
+        self.store.note_log_time(self._checked(self._boot_ns() // 1_000_000).log_ms)
+        self.from_ms, self.until_ms = now_ms, now_ms + LOOK_MS  # the wall clock may be set back
 
     def too_old(self, age_ms: int) -> TooStale:
         """The error of a read that allows less than this age."""
@@ -140,6 +175,13 @@ class LocalCopy:
         Returns:
             Until when that holds; and what has to be added to the clock to have the store's age, and the log clock.
         """
+        fresh = self._checked(boot_ms)
+        self.fresh = found = boot_ms + LOOK_MS, fresh.age_ms - fresh.boot_ms, fresh.log_ms - fresh.boot_ms
+        return found
+
+    def _checked(self, boot_ms: int) -> Freshness:
+        """What the node says, if that is good for anything."""
+        self._check_file()
         fresh = self._freshness()
         if fresh.life != self._life or fresh.flags & ENDED:
             raise StorageError(f"Node {self.node} has ended.")
@@ -151,8 +193,16 @@ class LocalCopy:
             raise StorageError(f"The store of node {self.node} was replaced.")
         if self._is_foreign(self.cluster):
             raise StorageError(f"Node {self.node} belongs to cluster {self.cluster}, which LOCATION does not name.")
-        self.fresh = found = boot_ms + LOOK_MS, fresh.age_ms - fresh.boot_ms, fresh.log_ms - fresh.boot_ms
-        return found
+        return fresh
+
+    def _check_file(self) -> None:
+        """Raise :class:`StorageError` if another life of the node has begun, or the folder was removed."""
+        try:
+            found = os.stat(self._path)
+        except OSError as error:
+            raise StorageError(f"What node {self.node} says of its store has gone: {error.strerror}.") from error
+        if (found.st_dev, found.st_ino) != self._file:
+            raise StorageError(f"Node {self.node} has ended, and another process has begun in its folder.")
 
     def _freshness(self) -> Freshness:
         for _ in range(_LOOKS):
@@ -170,7 +220,10 @@ class LocalCopy:
 
 def _store_of(facts: Mapping[str, Any]) -> VisitedStore:
     options = StoreOptions(
-        durability="none", databases=facts["databases"], value_bytes_max=facts["value_bytes_max"], replicated=True
+        durability="none",
+        databases=facts["databases"],
+        value_bytes_max=facts["value_bytes_max"],
+        replicated=not facts["alone"],
     )
     store = open_store(facts["store"], options, VisitedStore)
     if not isinstance(store, VisitedStore):
@@ -185,6 +238,7 @@ class Replica:
         engine: the way to the cluster.
         place: the node's data folder, the Unix socket in it, or :data:`AUTO`.
         security: what to show to nodes, and to want of them.
+        quiet: nobody has asked for it: whatever keeps reads from being answered here is not worth a warning.
 
     Attributes:
         copy: its open store; None while there is none that can be used.
@@ -193,10 +247,11 @@ class Replica:
         last_error: why the last ones did; None while all is well.
     """
 
-    def __init__(self, engine: RemoteEngine, place: str, security: Security) -> None:
+    def __init__(self, engine: RemoteEngine, place: str, security: Security, quiet: bool = False) -> None:
         self._engine = engine
         self._place = place
         self._security = security
+        self._level = logging.DEBUG if quiet else logging.WARNING
         self.reads = self.fallbacks = 0
         self.copy: LocalCopy | None = None
         self._left: LocalCopy | None = None
@@ -216,6 +271,7 @@ class Replica:
         copy = self.copy
         return {
             "node": copy.node if copy else None,
+            "is_safe": copy.alone if copy else None,
             "reads": self.reads,
             "fallbacks": self.fallbacks,
             "last_error": self.last_error,
@@ -301,8 +357,16 @@ class Replica:
             raise StorageError(f"The node at {path} is on another machine, or in another boot of this one.")
         if not before_ms - CLOCKS_APART_MS <= facts["boot_ms"] <= after_ms + CLOCKS_APART_MS:
             raise StorageError(f"The node at {path} has another clock than this process: is it in another container?")
+        if facts["process_space"] != process_space():
+            raise StorageError(
+                f"The node at {path} does not share process ids with this process, and LMDB tells readers apart by them: is it "
+                "in another container?"
+            )
         cluster = self._engine.cluster
-        if (cluster is None or cluster.id is None) and not self._is_named(facts["addresses"]):
+        if facts["alone"]:
+            if cluster is not None or not self._is_that_of(path, facts["life"]):
+                raise NoConnection(f"The node at {path} runs alone, and is not the one that LOCATION names.")
+        elif (cluster is None or cluster.id is None) and not self._is_named(facts["addresses"]):
             raise NoConnection(
                 f"Whether the node at {path} is of this location is not known before a node of it has answered."
             )
@@ -315,6 +379,14 @@ class Replica:
     def _is_named(self, addresses: Iterator[str | None]) -> bool:
         """Whether LOCATION has the address of a member."""
         return not {str(endpoint) for endpoint in self._engine.endpoints}.isdisjoint(addresses)
+
+    def _is_that_of(self, path: str, life: bytes) -> bool:
+        """Whether the one node that LOCATION names is the one with this socket and this life."""
+        endpoint = self._engine.endpoints[0]
+        if endpoint.path == path:
+            return True
+        found = ask_node(endpoint, self._security, "node_store", timeout_ms=ASK_TIMEOUT_MS)
+        return bool(found["life"] == life)
 
     def _sockets(self) -> Iterator[str]:
         """Paths of Unix sockets where the node may be."""
@@ -341,7 +413,7 @@ class Replica:
         kind, now_s = type(error).__name__, monotonic()
         if now_s - self._logged.get(kind, -LOG_INTERVAL_S) >= LOG_INTERVAL_S:
             self._logged[kind] = now_s
-            logger.warning("Reads go over the network, and not to the store of a node of this host: %s", error)
+            logger.log(self._level, "Reads go over the network, and not to the store of a node of this host: %s", error)
 
 
 def is_on_this_host(endpoint: Endpoint) -> bool:
@@ -360,14 +432,14 @@ def is_on_this_host(endpoint: Endpoint) -> bool:
     return False
 
 
-_replicas: dict[tuple[RemoteEngine, str, Security], Replica] = {}
+_replicas: dict[tuple[RemoteEngine, str, Security, bool], Replica] = {}
 _lock = threading.Lock()
 
 
-def replica_of(engine: RemoteEngine, place: str, security: Security) -> Replica:
+def replica_of(engine: RemoteEngine, place: str, security: Security, quiet: bool) -> Replica:
     """The replica that all aliases of a location and a place share in this process. Arguments as those of :class:`Replica`."""
     with _lock:
-        key = (engine, place, security)
+        key = (engine, place, security, quiet)
         if key not in _replicas:
             _replicas[key] = Replica(*key)
         return _replicas[key]

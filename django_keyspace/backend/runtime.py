@@ -38,7 +38,7 @@ class Runtime:
         last_status: status of the last call, per thread and task.
         last_read: where the last read with a level was answered, per thread and task.
         safe_engine: the same with safe reads, whatever the option ``consistency`` says.
-        replica: the node of this host beside which it reads, with the option ``replica``.
+        replica: the node of this host beside which it reads: see the option of this name.
         scripts: Lua that ``load_script`` was given, by name.
     """
 
@@ -66,10 +66,10 @@ class Runtime:
                 from django_keyspace.backend.beside import BesideEngine, leveled
                 from django_keyspace.backend.replica import replica_of
 
-                self.replica = replica_of(remote, config.replica, config.security)
-                self.engine = BesideEngine(remote, self.replica)
+                self.replica = replica_of(remote, config.replica, config.security, config.replica_by_default)
+                self.engine = self.safe_engine = beside = BesideEngine(remote, self.replica)
                 if config.consistency != "safe":
-                    self.engine = leveled(self.engine, config.consistency, config.max_staleness_ms, self.last_read.set)
+                    self.engine = leveled(beside, config.consistency, config.max_staleness_ms, self.last_read.set)
             elif config.consistency != "safe":
                 self.engine = LeveledEngine(
                     self.safe_engine, config.consistency, config.max_staleness_ms, self.last_read.set

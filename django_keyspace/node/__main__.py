@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from django_keyspace import __version__
 from django_keyspace.exceptions import ConfigurationError, KeyspaceError, StorageError
+from django_keyspace.node.beside import FORGET_MS, beside_alone
 from django_keyspace.node.clustered import ClusterNode, is_clustered
 from django_keyspace.node.config import NodeConfig
 from django_keyspace.node.flags import add_arguments, config_from
@@ -28,6 +29,7 @@ from django_keyspace.node.log import LocalLog
 from django_keyspace.node.logs import set_up_logging
 from django_keyspace.node.metrics import Metrics
 from django_keyspace.node.operators import pages_of, watch_lag
+from django_keyspace.node.scheduler import LoopScheduler
 from django_keyspace.node.scripts import ScriptService, load_sources
 from django_keyspace.node.server import Server, listening_socket, tls_of
 from django_keyspace.store import Store, open_store
@@ -89,10 +91,20 @@ async def _serve_alone(config: NodeConfig, folder: DataFolder, store: Store, att
     server = Server(config, store, log, store.limits, metrics, scripts)
     ending = _Ending(loop, server.reload, attended)
     pages = pages_of(server, lambda: store)
-    async with _serving(server, folder, pages, listening_socket(config), [("durability", config.durability)]):
-        await ending.event.wait()
-        logger.info("Node %s is stopping: it answers what is under way", config.node_id)
-        await server.stop()
+    scheduler = LoopScheduler(loop)
+    beside = server.control.beside = beside_alone(config, folder.path, folder.store_path, store, scheduler)
+    listening = listening_socket(config)
+    try:
+        if beside.begin():
+            await asyncio.sleep(FORGET_MS / 1000)
+        async with _serving(server, folder, pages, listening, [("durability", config.durability)]):
+            beside.start()
+            await ending.event.wait()
+            logger.info("Node %s is stopping: it answers what is under way", config.node_id)
+            await server.stop()
+    finally:
+        beside.stop()
+        scheduler.stop()
 
 
 async def _serve_cluster(config: NodeConfig, folder: DataFolder, attended: bool) -> None:

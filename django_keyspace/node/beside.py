@@ -13,18 +13,20 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from django_keyspace.addresses import SOCKET_FILE
-from django_keyspace.exceptions import ConfigurationError
+from django_keyspace.exceptions import ConfigurationError, KeyspaceError
+from django_keyspace.node.config import NodeConfig
 from django_keyspace.node.interfaces import Handle, Scheduler
 from django_keyspace.node.reading import UNKNOWN_AGE_MS
 from django_keyspace.store import clock
-from django_keyspace.store.folder import DATA_FILE, READERS_FILE, boot_id
+from django_keyspace.store.folder import DATA_FILE, READERS_FILE, boot_id, process_space
 from django_keyspace.store.freshness import (
     ENDED,
     FRESHNESS_FILE,
     LIFE_BYTES,
+    LOOK_MS,
     READABLE,
     Freshness,
 )
@@ -33,6 +35,9 @@ logger = logging.getLogger("django_keyspace.node")
 
 INTERVAL_MS_LEAST: Final = 20
 INTERVAL_MS_MOST: Final = 200
+ALONE_INTERVAL_MS: Final = 100
+FORGET_MS: Final = 3 * LOOK_MS
+"""Who reads beside a node has noticed after so long that another life of it has begun."""
 
 
 class FreshnessFile:
@@ -68,6 +73,11 @@ class FreshnessFile:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file that lies there is that of this life."""
+        return self._descriptor is not None
 
     def close(self) -> None:
         """Close it; what it said last stays."""
@@ -172,8 +182,28 @@ class Beside:
             "boot_ms": self._boot_ms(),
             "life": self._file.life,
             "process": os.getpid(),
+            "process_space": process_space(),
             **self._facts(),
         }
+
+    def begin(self) -> bool:
+        """Write for the first time, on this thread.
+
+        Returns:
+            Whether there was the file of an earlier life: then :data:`FORGET_MS` have to pass before this one changes anything,
+            so that nobody reads any more what was true in that one.
+        Raises:
+            OSError: that file can be neither replaced nor removed.
+        """
+        had_another = os.path.exists(self._file.path)
+        try:
+            self._write(self._record(), self._facts()["store"])
+        except OSError as error:
+            self._written(error)
+            if not self._file.is_open:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._file.path)  # its readers see that it has gone
+        return had_another
 
     def start(self) -> None:
         """Write now, and from now on."""
@@ -228,3 +258,48 @@ class Beside:
         if trouble and trouble != self._trouble:
             logger.warning("%s cannot be written, so nobody reads beside this node: %s", self._file.path, trouble)
         self._trouble = trouble
+
+
+class LoneStore(Protocol):
+    """What is asked of the store of a node that runs alone."""
+
+    def file_number(self) -> int:
+        """What tells its data file from others."""
+
+    def log_time_ms(self) -> int:
+        """The log clock now."""
+
+
+def beside_alone(config: NodeConfig, folder: Path, path: str, store: LoneStore, scheduler: Scheduler) -> Beside:
+    """Tells those who read beside a node that runs alone. Its store has whatever was answered, so they may read safely there.
+
+    Arguments:
+        config: what the node was told.
+        folder: its data folder.
+        path: the store's folder in it.
+        store: the store.
+        scheduler: the loop and its threads.
+    Raises:
+        ConfigurationError: there is no group of the name that ``--replica-group`` has.
+    """
+    options = config.store_options()
+
+    def seen() -> Seen | None:
+        try:
+            return Seen(store.file_number(), 0, store.log_time_ms(), 0)
+        except KeyspaceError:
+            return None
+
+    def facts() -> dict[str, Any]:
+        return {
+            "alone": True,
+            "node": config.node_id,
+            "cluster": "",
+            "store": path,
+            "generation": store.file_number(),
+            "databases": options.databases,
+            "value_bytes_max": options.value_bytes_max,
+            "addresses": (),
+        }
+
+    return Beside(folder, seen, scheduler, ALONE_INTERVAL_MS, facts, group_id(config.replica_group))

@@ -298,6 +298,7 @@ class ClusterNode:
         """Where the store is and whose, for those who read it beside this node."""
         options = self.config.store_options()
         return {
+            "alone": False,  # even the only member of a cluster may get others, and one of them lead
             "node": self.config.node_id,
             "member": self.runtime.node,
             "cluster": self.runtime.cluster,

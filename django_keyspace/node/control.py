@@ -66,7 +66,7 @@ class Control:
 
     Attributes:
         links: the links to the other nodes; None for a node that runs alone.
-        beside: tells processes of this host about the store; None for a node that runs alone.
+        beside: tells processes of this host about the store.
     """
 
     def __init__(self, served: Served) -> None:
@@ -97,7 +97,7 @@ class Control:
                 done(self.status())
             elif call[0] == "node_store":
                 if self.beside is None:
-                    raise NotSupported(f"Node {self._served.config.node_id} runs alone: nobody reads beside it.")
+                    raise NotSupported(f"Node {self._served.config.node_id} does not tell where its store is.")
                 done(self.beside.answer())
             elif call[0] == "node_digest":
                 self._digest(done)

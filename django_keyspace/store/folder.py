@@ -70,6 +70,17 @@ def boot_id() -> str:
         return _darwin_boot_id() if sys.platform == "darwin" else ""
 
 
+def process_space() -> str:
+    """A word for the processes that this one can tell from each other by their ids; empty where the system does not tell.
+
+    LMDB knows its readers by process id alone: only processes of one space may have a store open.
+    """
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 @cache
 def _darwin_boot_id() -> str:
     command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]

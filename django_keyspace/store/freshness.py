@@ -18,6 +18,8 @@ READABLE: Final = 1
 """The store is at a place in the log that the node may show."""
 ENDED: Final = 2
 """The node has ended, and will not write again."""
+LOOK_MS: Final = 10
+"""How long readers take what the node has said as it was, before they look at the file again."""
 
 _MAGIC: Final = b"kfr1"
 _RECORD = struct.Struct(f"<4sIQQQQQQ{LIFE_BYTES}s")

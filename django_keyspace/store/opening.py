@@ -236,6 +236,11 @@ class OpenableStore:
                 self.gate.leave()
         raise StorageError(f"The store {self.path} could not be read in {ATTEMPTS_MAX} attempts. See the log for why.")
 
+    def file_number(self) -> int:
+        """What tells the data file that this process has open from any other of its filesystem; 0: it has none open."""
+        environment = self._environment
+        return 0 if environment is None else environment.identity[1]
+
     def check_readers(self) -> int:
         """Free the reader slots of processes that have died. The number of them."""
         with self._inside("reader check") as environment:

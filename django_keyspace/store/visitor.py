@@ -45,7 +45,7 @@ class VisitedStore(Store):
 
         Arguments:
             min_index: how much of the log the store has to hold.
-            now_ms: the log time; at least the store's own counts.
+            now_ms: the log time, or for the store of a node that runs alone the wall clock; at least the store's own counts.
             name: an operation of :data:`READABLE_HERE`.
             arguments: its arguments.
         Returns:
@@ -70,7 +70,7 @@ class VisitedStore(Store):
                 if index < min_index:
                     raise TooStale(f"The store {self.path} holds {index:,} entries of the log, not {min_index:,}.")
                 if now_ms < log_ms:
-                    now_ms = log_ms
+                    now_ms = self._store_time(txn, log_ms)
                 return _READS[name](txn, self._environment, now_ms, *arguments), index
             finally:
                 txn.abort()
@@ -86,8 +86,22 @@ class VisitedStore(Store):
         _, flags, index, log_ms, _ = unpack_meta(txn.get(META_KEY))
         if flags & META_RETIRED:
             raise StorageError(f"Another store has taken the place of {self.path}.")
+        if log_ms < self._floor_ms:
+            log_ms = self._floor_ms
         self._seen = txn.id(), index, log_ms
         return index, log_ms
+
+    def note_log_time(self, log_ms: int) -> None:
+        """The node's log clock was here already: nothing that had expired by then comes back."""
+        if log_ms > self._floor_ms:
+            self._floor_ms = log_ms
+            self._seen = (-1, 0, 0)
+
+    def _store_time(self, txn: Any, log_ms: int) -> int:
+        """The log clock of a store that is ahead of its reader's clock, at its last known moment `log_ms`."""
+        if self.options.replicated:
+            return log_ms  # the time of a cluster is its leader's
+        return self._log_now(txn)  # the wall clock was set back: as the node itself goes on from there
 
     def _visit_slowly(self, min_index: int, now_ms: int, name: str, arguments: Sequence[Any]) -> tuple[Any, int]:
         """Read when the store is not open yet, the gate was shut, or the first attempt failed."""
@@ -96,7 +110,8 @@ class VisitedStore(Store):
             index, log_ms = self._look_at_meta(txn)
             if index < min_index:
                 raise TooStale(f"The store {self.path} holds {index:,} entries of the log, not {min_index:,}.")
-            return _READS[name](txn, environment, max(now_ms, log_ms), *arguments), index
+            log_time_ms = now_ms if now_ms >= log_ms else self._store_time(txn, log_ms)
+            return _READS[name](txn, environment, log_time_ms, *arguments), index
 
         return self.look(name, do)
 

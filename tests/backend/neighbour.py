@@ -24,7 +24,7 @@ from django_keyspace.node.entries import LoggedCalls
 from django_keyspace.node.machine import Machine
 from django_keyspace.node.snapshot import Snapshot, SnapshotStore
 from django_keyspace.store import StoreOptions, clock
-from django_keyspace.store.folder import boot_id
+from django_keyspace.store.folder import boot_id, process_space
 from django_keyspace.store.freshness import READABLE, Freshness
 from tests.journal.helpers import MEMBERS
 
@@ -141,6 +141,8 @@ class Life:
             "boot_ms": clock.boot_ms(),
             "life": self.file.life,
             "process": os.getpid(),
+            "process_space": process_space(),
+            "alone": False,
             "node": "n1",
             "member": "n1.00000000",
             "cluster": self.file.life.hex(),

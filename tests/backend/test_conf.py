@@ -116,7 +116,7 @@ def test_a_reverse_key_function_that_cannot_be_imported() -> None:
         make_config("/x", {"reverse_key_function": "no.such.function"})
 
 
-@pytest.mark.parametrize("place", ["data/n1", "", "AUTO", 7, True, b"/data"])
+@pytest.mark.parametrize("place", ["data/n1", "", "AUTO", 7, 0, 1, b"/data"])
 def test_a_replica_that_is_no_place(place: Any) -> None:
     with pytest.raises(ConfigurationError, match="replica must be the absolute path"):
         make_config("keyspace://h:1/0", {"replica": place})
@@ -124,9 +124,23 @@ def test_a_replica_that_is_no_place(place: Any) -> None:
 
 def test_a_replica_is_a_folder_a_path_or_auto() -> None:
     found = [
-        make_config("keyspace://h:1/0", {"replica": place}).replica for place in ("/n1", Path("/n1"), "auto", None)
+        make_config("keyspace://h:1/0", {"replica": place}).replica
+        for place in ("/n1", Path("/n1"), "auto", True, None, False)
     ]
-    assert found == ["/n1", "/n1", "auto", None]
+    assert found == ["/n1", "/n1", "auto", "auto", None, None]
+
+
+def test_a_unix_socket_has_a_replica_unless_somebody_says_no() -> None:
+    socket = "keyspace+unix:///run/n1/node.sock"
+    found = [make_config(socket, {"replica": place}) for place in (None, True, False, "/n1")]
+    assert [(config.replica, config.replica_by_default) for config in found] == [
+        ("auto", True),
+        ("auto", False),
+        (None, False),
+        ("/n1", False),
+    ]
+    assert make_config(socket, {}) == found[0]
+    assert make_config("keyspace://h:1/0", {}).replica_by_default is False
 
 
 @pytest.mark.parametrize("name", ["durability", "max_bytes", "map_bytes", "databases"])
