@@ -43,11 +43,15 @@ class RunningCluster:
         self._secret = secret
         self._flags = flags
         self.options: dict[str, Any] = {"secret": secret} if secret else {}
-        self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, _free_ports(size), strict=True)}
+        self.addresses = dict(zip(names, self._find_addresses(names), strict=True))
         self.nodes: dict[str, RunningNode] = {}
         for name in names:
             peers = [f"--peer={other}={address}" for other, address in self.addresses.items() if other != name]
             self.nodes[name] = self._node(name, peers)
+
+    def _find_addresses(self, names: list[str]) -> list[str]:
+        """Where the nodes will be reached."""
+        return [f"127.0.0.1:{port}" for port in _free_ports(len(names))]
 
     def _node(self, name: str, flags: list[str]) -> RunningNode:
         return RunningNode(self._folder / name, [*self._flags, *flags], name, self.addresses[name], self._secret)
@@ -75,7 +79,8 @@ class RunningCluster:
     def join(self, name: str) -> RunningNode:
         """Start another node, which joins as a learner, and return when it serves."""
         members = ",".join(self.addresses.values())
-        self.addresses.setdefault(name, f"127.0.0.1:{_free_ports(1)[0]}")
+        if name not in self.addresses:
+            self.addresses[name] = self._find_addresses([name])[0]
         node = self.nodes[name] = self._node(name, [f"--join={members}"])
         node.start()
         return node

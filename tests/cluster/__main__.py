@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import sys
 import tempfile
@@ -12,16 +13,43 @@ from time import monotonic
 
 from tests.sim.checker import BadHistory
 
-from .nemesis.faults import FAULTS, NEED_DISKS, NEED_WIRES
-from .nemesis.place import running_place, why_no_small_disks
+from .nemesis.disks import why_no_hanging_disks, why_no_small_disks
+from .nemesis.faults import FAULTS, NEED_CABLES, NEED_CUTS, NEED_DISKS, NEED_HANGS
+from .nemesis.namespaces import command_within, is_within, why_no_namespaces
+from .nemesis.place import running_place
 from .nemesis.run import run
 from .nemesis.verify import Broken
 
 FAULTS_PER_ROUND = 8
-DISK_BYTES = 64 * 2**20
+NETS = ("proxy", "namespaces", "plain")
 
 
 def main() -> int:
+    options = _options()
+    if options.net == "namespaces" and not is_within():
+        if (reason := why_no_namespaces()) is not None:
+            print(f"No namespaces: {reason}", file=sys.stderr)
+            return 2
+        command, environment = command_within([sys.executable, "-m", "tests.cluster", *sys.argv[1:]])
+        os.execvpe(command[0], command, environment)
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    can_be_small, can_hang = _looks("filled", why_no_small_disks()), _looks("made to hang", why_no_hanging_disks())
+    began_s = monotonic()
+    while True:
+        random = Random(seed)
+        disks = _choose_disks(random, options.faults, can_be_small, can_hang)
+        size = options.nodes or random.choice((3, 3, 3, 5))
+        net = options.net or ("proxy" if options.faults or random.random() < 0.6 else "plain")
+        faults = options.faults or random.choices(_known(disks, net), k=FAULTS_PER_ROUND)
+        print(f"Seed {seed}: {size} nodes, net {net}{f', {disks} disks' if disks else ''}", flush=True)
+        if not _round(seed, faults, size, disks, net, options.keep):
+            return 1
+        seed += 1
+        if monotonic() - began_s > options.minutes * 60:
+            return 0
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.cluster", description="Make trouble for a cluster of real nodes, and check every answer."
     )
@@ -32,48 +60,66 @@ def main() -> int:
     parser.add_argument("--faults", default="", metavar="A,B", help=f"These, in this order, of {', '.join(FAULTS)}.")
     parser.add_argument("--nodes", type=int, default=0, help="So many (default: three, sometimes five).")
     parser.add_argument("--keep", type=Path, help="Have the histories written to this folder.")
+    parser.add_argument(
+        "--net",
+        choices=NETS,
+        help="What is between the nodes: a proxy that can hold everything back, namespaces in which the kernel loses packets, or "
+        "nothing (default: the first, sometimes the last).",
+    )
     options = parser.parse_args()
-    chosen = options.faults.split(",") if options.faults else []
-    if unknown := [name for name in chosen if name not in FAULTS]:
+    options.faults = options.faults.split(",") if options.faults else []
+    if unknown := [name for name in options.faults if name not in FAULTS]:
         parser.error(f"there is no fault {', '.join(unknown)}")
-    seed = secrets.randbits(32) if options.seed is None else options.seed
-    no_disks = why_no_small_disks()
-    if no_disks:
-        print(f"Disks are not filled: {no_disks}")
-    began_s = monotonic()
-    while True:
-        random = Random(seed)
-        has_disks = not no_disks and (random.random() < 0.3 or bool(set(chosen) & set(NEED_DISKS)))
-        size = options.nodes or random.choice((3, 3, 3, 5))
-        is_wired = bool(chosen) or random.random() < 0.6
-        known = [
-            name for name in FAULTS if (has_disks or name not in NEED_DISKS) and (is_wired or name not in NEED_WIRES)
-        ]
-        faults = chosen or random.choices(known, k=FAULTS_PER_ROUND)
-        print(
-            f"Seed {seed}: {size} nodes{', small disks' if has_disks else ''}{', wires' if is_wired else ''}",
-            flush=True,
-        )
-        with tempfile.TemporaryDirectory(prefix="keyspace-nemesis-") as scratch:
-            folder = options.keep or Path(scratch)
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with running_place(
-                    Path(scratch), size, disk_bytes=DISK_BYTES if has_disks else 0, is_wired=is_wired
-                ) as place:
-                    try:
-                        result = run(place, seed, faults, folder, say=lambda line: print(line, flush=True))
-                    except BaseException:
-                        for name, node in place.nodes.items():
-                            print(f"--- {name}\n{node.errors()[-4000:]}", file=sys.stderr)
-                        raise
-            except (Broken, BadHistory) as error:
-                print(f"BROKEN with seed {seed}: {error}", file=sys.stderr)
-                return 1
-        print("\n".join(f"  {line}" for line in result.lines()), flush=True)
-        seed += 1
-        if monotonic() - began_s > options.minutes * 60:
-            return 0
+    if options.net != "namespaces" and (wanted := set(options.faults) & set(NEED_CABLES)):
+        parser.error(f"{', '.join(sorted(wanted))} needs --net namespaces")
+    return options
+
+
+def _looks(trouble: str, why_not: str | None) -> bool:
+    if why_not is not None:
+        print(f"Disks are not {trouble}: {why_not}")
+    return why_not is None
+
+
+def _choose_disks(random: Random, chosen: list[str], can_be_small: bool, can_hang: bool) -> str:
+    """``hanging``, ``small``, or nothing."""
+    luck = random.random()
+    if can_hang and (not set(chosen).isdisjoint(NEED_HANGS) or (not chosen and luck < 0.3)):
+        return "hanging"
+    if can_be_small and (not set(chosen).isdisjoint(NEED_DISKS) or (not chosen and luck < 0.5)):
+        return "small"
+    return ""
+
+
+def _known(disks: str, net: str) -> list[str]:
+    """What may happen there."""
+    missing = {
+        *(NEED_DISKS if not disks else ()),
+        *(NEED_HANGS if disks != "hanging" else ()),
+        *(NEED_CUTS if net == "plain" else ()),
+        *(NEED_CABLES if net != "namespaces" else ()),
+    }
+    return [name for name in FAULTS if name not in missing]
+
+
+def _round(seed: int, faults: list[str], size: int, disks: str, net: str, keep: Path | None) -> bool:
+    """One run. Returns: whether all is as it has to be."""
+    with tempfile.TemporaryDirectory(prefix="keyspace-nemesis-") as scratch:
+        folder = keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with running_place(Path(scratch), size, disks=disks, net=net) as place:
+                try:
+                    result = run(place, seed, faults, folder, say=lambda line: print(line, flush=True))
+                except BaseException:
+                    for name, node in place.nodes.items():
+                        print(f"--- {name}\n{node.errors()[-4000:]}", file=sys.stderr)
+                    raise
+        except (Broken, BadHistory) as error:
+            print(f"BROKEN with seed {seed}: {error}", file=sys.stderr)
+            return False
+    print("\n".join(f"  {line}" for line in result.lines()), flush=True)
+    return True
 
 
 if __name__ == "__main__":

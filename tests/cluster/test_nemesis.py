@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,19 +11,20 @@ import pytest
 from tests.sim.history import Event
 from tests.sim.model import pack_record
 
-from .nemesis.faults import NEED_DISKS, NEED_WIRES
-from .nemesis.place import running_place, why_no_small_disks
-from .nemesis.run import run
+from .nemesis.disks import why_no_hanging_disks, why_no_small_disks
+from .nemesis.faults import NEED_CUTS, NEED_DISKS
+from .nemesis.namespaces import why_no_namespaces
+from .nemesis.place import running_place
+from .nemesis.run import ROOT, run
 from .nemesis.verify import Broken, check_once, check_totals
 
 FAULTS = (
     "kill_leader", "freeze_leader", "cut_off_leader_from_all", "deafen_leader", "kill_all", "restart_each", "wipe_follower",
 )  # fmt: skip
-DISK_BYTES = 64 * 2**20
 
 
-def trouble(folder: Path, seed: int, faults: tuple[str, ...], disk_bytes: int = 0) -> None:
-    with running_place(folder, disk_bytes=disk_bytes, is_wired=not set(faults).isdisjoint(NEED_WIRES)) as place:
+def trouble(folder: Path, seed: int, faults: tuple[str, ...], disks: str = "") -> None:
+    with running_place(folder, disks=disks, net="plain" if set(faults).isdisjoint(NEED_CUTS) else "proxy") as place:
         try:
             result = run(place, seed, faults, folder)
         except BaseException:
@@ -35,15 +38,42 @@ def trouble(folder: Path, seed: int, faults: tuple[str, ...], disk_bytes: int = 
     assert result.checked.verdict == "right"
 
 
+def skip_for(reason: str | None) -> None:
+    """Not before the test runs: finding out takes a moment."""
+    if reason is not None:
+        pytest.skip(reason)
+
+
 @pytest.mark.timeout(300)
 def test_no_trouble_shows_in_an_answer(tmp_path: Path) -> None:
     trouble(tmp_path, 1, FAULTS)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(why_no_small_disks() is not None, reason=str(why_no_small_disks()))
 def test_full_disks_show_in_no_answer(tmp_path: Path) -> None:
-    trouble(tmp_path, 2, NEED_DISKS, DISK_BYTES)
+    skip_for(why_no_small_disks())
+    trouble(tmp_path, 2, NEED_DISKS, "small")
+
+
+@pytest.mark.timeout(300)
+def test_hanging_disks_show_in_no_answer(tmp_path: Path) -> None:
+    skip_for(why_no_hanging_disks())
+    trouble(tmp_path, 3, ("hang_disk_of_leader", "hang_disk_of_follower", "slow_disk_of_leader"), "hanging")
+
+
+@pytest.mark.timeout(300)
+def test_lost_packets_show_in_no_answer() -> None:
+    """In a process that has a network of its own."""
+    skip_for(why_no_namespaces())
+    faults = "cut_off_leader_from_all,deafen_leader,mute_leader,cut_one_pair,unplug_leader"
+    command = [sys.executable, "-m", "tests.cluster", "--minutes", "0", "--seed", "4", "--nodes", "3"]
+    done = subprocess.run(
+        [*command, "--net", "namespaces", "--faults", faults], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    assert "net namespaces" in done.stdout
+    assert done.stdout.rstrip().endswith(": right")
 
 
 # --- That it would notice ---------------------------------------------------------------------------------------------

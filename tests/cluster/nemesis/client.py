@@ -38,6 +38,7 @@ class Orders:
         workers: how many of them.
         timeout_ms: of each call.
         began_us: when the run has begun.
+        secret: of the cluster, None without one.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Orders:
     workers: int
     timeout_ms: int
     began_us: int
+    secret: str | None = None
 
     def dump(self) -> str:
         """As one argument of a command."""
@@ -162,6 +164,7 @@ def configure(orders: Orders) -> Any:
     from django.conf import settings
 
     import django_keyspace.backend.transport as transport
+    from django_keyspace.security import make_security
 
     from .recorder import RecordingEngine
 
@@ -174,15 +177,16 @@ def configure(orders: Orders) -> Any:
     }
     # Without a time for the leader, a call to a cluster none of whose processes is there is given up after a few tries.
     times = {"timeout_ms": orders.timeout_ms, "leader_timeout_ms": orders.timeout_ms}
+    secret = {"secret": orders.secret} if orders.secret else {}
     caches = {
         "default" if level == "safe" else level: {
             **backend,
-            "OPTIONS": {**times, "consistency": level},
+            "OPTIONS": {**times, **secret, "consistency": level},
         }
         for level in LEVELS
     }
     settings.configure(SECRET_KEY="only for this test", CACHES=caches, USE_TZ=True)
-    return transport.remote_engine(orders.location, **times)
+    return transport.remote_engine(orders.location, **times, security=make_security(uses_tls=False, **secret))
 
 
 def plain_key(key: str, prefix: str, version: int) -> str:

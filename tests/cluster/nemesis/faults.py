@@ -15,6 +15,8 @@ from django_keyspace.exceptions import KeyspaceError
 from django_keyspace.testing import RunningNode
 from django_keyspace.testing.cluster import await_found
 
+from .disks import HangingDisk
+from .namespaces import Namespaces
 from .place import Place
 from .verify import Broken
 from .wires import CLIENTS
@@ -68,11 +70,55 @@ class Scene:
     @contextlib.contextmanager
     def cut(self, *directions: tuple[str, str]) -> Iterator[None]:
         """Nothing passes in these directions."""
-        self.place.wires.hold(directions)
+        net = self.place.net
+        if net is None:
+            raise RuntimeError("There is nothing between these nodes that could be cut.")
+        net.hold(directions)
         try:
             yield
         finally:
-            self.place.wires.release()
+            net.release()
+
+    @contextlib.contextmanager
+    def unplugged(self, name: str) -> Iterator[None]:
+        """A node's cable is pulled."""
+        net = self.place.net
+        if not isinstance(net, Namespaces):
+            raise RuntimeError("These nodes have no cables.")
+        net.plug(name, False)
+        try:
+            yield
+        finally:
+            net.plug(name, True)
+
+    @contextlib.contextmanager
+    def hanging(self, name: str) -> Iterator[None]:
+        """A node's disk does not answer."""
+        disk = self.place.disks[name]
+        if not isinstance(disk, HangingDisk):
+            raise RuntimeError("This disk never hangs.")
+        with disk.hanging():
+            yield
+
+    def writes(self) -> None:
+        """A write is done, within a few seconds."""
+        mark = b"a write"
+
+        def look() -> bool | None:
+            with contextlib.suppress(KeyspaceError):
+                self.place.ask(self.leader(), "set", 0, mark, (2, 0, b"x"), None, "always", timeout_s=2)
+                return True
+            return None
+
+        if await_found(look, TROUBLE_TIMEOUT_S) is None:
+            raise Broken(f"Nobody takes a write: {[self.place.status(name) for name in self.place.nodes]}")
+
+    def reads_here(self, name: str) -> None:
+        """A node answers from its own copy."""
+        try:
+            self.place.ask(name, "at", "dirty", 0, None, ("exists", 0, b"k"), timeout_s=TROUBLE_TIMEOUT_S / 2)
+        except KeyspaceError as error:
+            raise Broken(f"{name} does not answer a dirty read: {error}") from error
 
     def follows(self, name: str) -> None:
         """Wait until a node knows that another one leads."""
@@ -241,6 +287,20 @@ def cut_everywhere(scene: Scene) -> None:
         scene.linger(1.0, 2.0)
 
 
+def unplug_leader(scene: Scene) -> None:
+    """Its own network card knows that there is nobody."""
+    name = scene.leader()
+    with scene.unplugged(name):
+        scene.successor(name)
+        scene.linger()
+
+
+def unplug_follower(scene: Scene) -> None:
+    name = scene.others(scene.leader())[0]
+    with scene.unplugged(name):
+        scene.linger(1.0, 2.0)
+
+
 # --- Several at once
 
 
@@ -308,10 +368,68 @@ def fill_disk_of_follower(scene: Scene) -> None:
         scene.linger(0.5, 1.0)
 
 
+def hang_disk_of_leader(scene: Scene) -> None:
+    """It leads no more after an election timeout, and goes on to answer dirty reads."""
+    name = scene.leader()
+    with scene.hanging(name):
+        scene.successor(name)
+        scene.reads_here(name)
+        scene.linger()
+
+
+def hang_disk_of_follower(scene: Scene) -> None:
+    """It holds up nothing, and goes on to answer dirty reads."""
+    name = scene.others(scene.leader())[0]
+    with scene.hanging(name):
+        scene.linger(0.5, 1.0)
+        scene.writes()
+        scene.reads_here(name)
+
+
+def hang_disks_of_most(scene: Scene) -> None:
+    """No write is answered, and none is lost."""
+    names = scene.others("")
+    with contextlib.ExitStack() as stack:
+        for name in names[: len(names) // 2 + 1]:
+            stack.enter_context(scene.hanging(name))
+        scene.linger(0.5, 2.0)
+        for name in names:
+            scene.reads_here(name)
+    scene.writes()
+
+
+def kill_leader_with_hanging_disk(scene: Scene) -> None:
+    """What it has told its disk and its disk has not done is not lost: nobody was told that it was done."""
+    name = scene.leader()
+    with scene.hanging(name):
+        scene.linger(0.1, 0.5)
+        scene.node(name).send_signal(signal.SIGKILL)
+        scene.successor(name)
+    scene.node(name).kill()
+    scene.node(name).start()
+
+
+def slow_disk_of_leader(scene: Scene) -> None:
+    _slow(scene, scene.leader())
+
+
+def slow_disk_of_follower(scene: Scene) -> None:
+    _slow(scene, scene.others(scene.leader())[0])
+
+
+def _slow(scene: Scene, name: str) -> None:
+    """A disk that answers now and then, never for as long as an election takes."""
+    for _ in range(10):
+        with scene.hanging(name):
+            scene.linger(0.05, 0.15)
+        scene.linger(0.01, 0.05)
+    scene.writes()
+
+
 @contextlib.contextmanager
 def _filled(scene: Scene, name: str) -> Iterator[None]:
     """A node's small disk has no room."""
-    filler = Path(scene.place.disks[name]) / "filler"
+    filler = scene.place.disks[name].folder / "filler"
     try:
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
@@ -344,9 +462,15 @@ FAULTS: dict[str, Fault] = {
         freeze_leader, freeze_leader_briefly, freeze_follower, freeze_all, cut_off_leader, cut_off_leader_from_all,
         deafen_leader, mute_leader, deafen_follower, cut_one_pair, cut_everywhere, freeze_leader_and_kill_follower,
         kill_leader_of_a_cut_cluster, restart_under_a_frozen_follower, wipe_follower, fill_disk_of_leader, fill_disk_of_follower,
+        unplug_leader, unplug_follower, hang_disk_of_leader, hang_disk_of_follower, hang_disks_of_most,
+        kill_leader_with_hanging_disk, slow_disk_of_leader, slow_disk_of_follower,
     )
 }  # fmt: skip
 NEED_DISKS = ("fill_disk_of_leader", "fill_disk_of_follower")
 """Faults for a cluster whose nodes have small disks of their own."""
-NEED_WIRES = tuple(name for name, fault in FAULTS.items() if "cut" in fault.__code__.co_names)
+NEED_HANGS = tuple(name for name in FAULTS if "hang" in name or "slow" in name)
+"""Faults for a cluster whose nodes' disks can be made to hang."""
+NEED_CABLES = ("unplug_leader", "unplug_follower")
+"""Faults for a cluster whose nodes have networks of their own."""
+NEED_CUTS = tuple(name for name, fault in FAULTS.items() if "cut" in fault.__code__.co_names)
 """Faults for a cluster between whose nodes something can be cut."""

@@ -1,53 +1,63 @@
-"""The cluster of a run: real node processes behind :class:`~tests.cluster.nemesis.wires.Wires`."""
+"""The cluster of a run: real node processes with something between them that can be cut, on disks that can be in trouble."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.security import Security, make_security
 from django_keyspace.testing import NodeDidNotStart, RunningCluster, RunningNode
 from django_keyspace.testing.cluster import _free_ports, await_found
 
+from .disks import HangingDisk, SmallDisk
+from .namespaces import Namespaces
 from .wires import Wires
 
+SECRET = "whoever listens on more than loopback has one"
 _ATTEMPTS = 5
 
 
 class Place(RunningCluster):
-    """A cluster whose nodes and clients reach each other through wires that can be cut.
+    """A cluster between whose nodes and clients something can be cut, and whose disks may be in trouble.
 
     Arguments:
-        is_wired: False: they reach each other as they are. Who calls a process that has ended is refused then, which wires hide.
+        folder: for the data folders.
+        size: the number of nodes.
+        flags: of all nodes.
+        net: ``proxy`` or ``namespaces``: what is between them. ``plain``: nothing; who calls a process that has ended is refused
+            then, which a proxy hides.
 
     Attributes:
-        wires: those.
-        disks: the nodes whose data folder is a small disk of its own, with the folder.
+        net: what cuts, None if nothing does.
+        disks: the nodes whose data folder is a small disk of its own, with it.
     """
 
-    def __init__(self, folder: Path, size: int, flags: list[str], is_wired: bool = True) -> None:
-        self.wires = Wires()
-        self.is_wired = is_wired
-        self.disks: dict[str, Path] = {}
+    def __init__(self, folder: Path, size: int, flags: list[str], net: str = "proxy") -> None:
+        self.net: Wires | Namespaces | None = None if net == "plain" else Wires() if net == "proxy" else Namespaces()
+        self.disks: dict[str, SmallDisk | HangingDisk] = {}
         self._listens: dict[str, str] = {}
         try:
-            super().__init__(folder, size, None, flags)
+            super().__init__(folder, size, SECRET if net == "namespaces" else None, flags)
         except BaseException:
-            self.wires.close()
+            self._close_net()
             raise
 
+    def _find_addresses(self, names: list[str]) -> list[str]:
+        if isinstance(self.net, Namespaces):
+            return [self.net.add(name) for name in names]
+        return super()._find_addresses(names)
+
     def _node(self, name: str, flags: list[str]) -> RunningNode:
+        if not isinstance(self.net, Wires):
+            node = super()._node(name, flags)
+            node.within = self.net.within(name) if self.net is not None else []
+            return node
         advertised = self.addresses[name]
-        if not self.is_wired:
-            return RunningNode(self._folder / name, [*self._flags, *flags], name, advertised, self._secret)
         listen = self._listens.setdefault(name, f"127.0.0.1:{_free_ports(1)[0]}")
-        self.wires.add(name, advertised, listen)
+        self.net.add(name, advertised, listen)
         return RunningNode(
             self._folder / name, [*self._flags, f"--advertise={advertised}", *flags], name, listen, self._secret
         )
@@ -56,6 +66,11 @@ class Place(RunningCluster):
     def location(self) -> str:
         """With the addresses that nodes give each other."""
         return f"keyspace://{','.join(self.addresses.values())}/0"
+
+    @property
+    def security(self) -> Security:
+        """What clients need to know."""
+        return make_security(uses_tls=False, **self.options)
 
     def status(self, name: str) -> dict[str, Any] | None:
         """What a node says of itself, None if it does not answer."""
@@ -68,65 +83,55 @@ class Place(RunningCluster):
         """The name of the node that leads. Waits until there is one."""
         return self.leader(other_than=other_than).node_id
 
-    def give_disk(self, name: str, size_bytes: int) -> None:
-        """Have a node's data on a disk of its own, of that size. Only for root. Before the node is started."""
-        folder = self._folder / name
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], check=True)
-        self.disks[name] = folder
+    def give_disk(self, name: str, kind: str) -> None:
+        """Have a node's data on a disk of its own, ``small`` or ``hanging``. Only for root. Before the node is started."""
+        self.disks[name] = (SmallDisk if kind == "small" else HangingDisk)(self._folder / name)
 
     def close(self) -> None:
         """End all of it."""
         try:
             super().close()
         finally:
-            for folder in self.disks.values():
-                subprocess.run(["umount", str(folder)], check=False)
-            self.wires.close()
+            for disk in self.disks.values():
+                disk.close()
+            self._close_net()
 
-
-def why_no_small_disks() -> str | None:
-    """Why this machine does not let us make small disks; None if it does."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mount") is None:
-        return "only root may mount a small disk"
-    with tempfile.TemporaryDirectory(prefix="keyspace-disk-") as folder:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=65536", "tmpfs", folder], capture_output=True, check=False
-        )
-        if done.returncode == 0:
-            subprocess.run(["umount", folder], check=True)
-            return None
-    return f"this machine does not let root mount a small disk: {done.stderr.decode(errors='replace').strip()}"
+    def _close_net(self) -> None:
+        if self.net is not None:
+            self.net.close()
 
 
 @contextlib.contextmanager
 def running_place(
-    folder: Path, size: int = 3, *, disk_bytes: int = 0, is_wired: bool = True, **options: Any
+    folder: Path, size: int = 3, *, disks: str = "", net: str = "proxy", **options: Any
 ) -> Iterator[Place]:
     """Run a cluster as long as the block runs; no process is left behind.
 
     Arguments:
         folder: for the data folders.
         size: the number of nodes.
-        disk_bytes: the size of a disk for each node; 0: all on the folder's.
-        is_wired: whether what is between nodes can be cut.
+        disks: ``small`` or ``hanging``: a disk for each node; empty: all on the folder's.
+        net: what is between them: see :class:`Place`.
         **options: flags of all nodes.
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     with contextlib.ExitStack() as stack:
         for attempt in range(_ATTEMPTS):
-            try:
-                place = Place(folder / str(attempt), size, flags, is_wired)
-                stack.callback(place.close)
-                for name in place.nodes if disk_bytes else ():
-                    place.give_disk(name, disk_bytes)
-                place.start()
-                break
-            except (NodeDidNotStart, OSError) as error:  # somebody has taken one of the ports meanwhile
-                if attempt == _ATTEMPTS - 1 or ("Another program" not in str(error) and not isinstance(error, OSError)):
-                    raise
+            with contextlib.ExitStack() as this:
+                try:
+                    place = Place(folder / str(attempt), size, flags, net)
+                    this.callback(place.close)
+                    for name in place.nodes if disks else ():
+                        place.give_disk(name, disks)
+                    place.start()
+                except (NodeDidNotStart, OSError) as error:  # somebody has taken one of the ports meanwhile
+                    if attempt == _ATTEMPTS - 1 or not (isinstance(error, OSError) or "Another program" in str(error)):
+                        raise
+                else:
+                    stack.push(this.pop_all())
+                    break
         place.leader()
         yield place
 
 
-__all__ = ["Place", "await_found", "running_place", "why_no_small_disks"]
+__all__ = ["Place", "await_found", "running_place"]

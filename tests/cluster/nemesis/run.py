@@ -104,7 +104,10 @@ def _clients(place: Place, random: Random, folder: Path) -> Iterator[list[Path]]
     """Client processes at work; at the end their histories are in the files."""
     began_us = now_us()
     orders = [
-        Orders(name, place.location, random.getrandbits(32), str(folder / f"{name}.jsonl"), kind, workers, timeout_ms, began_us)
+        Orders(
+            name, place.location, random.getrandbits(32), str(folder / f"{name}.jsonl"), kind, workers, timeout_ms, began_us,
+            place.options.get("secret"),
+        )
         for name, kind, workers, timeout_ms in (
             ("threads", "threads", 2, PATIENT_MS),
             ("tasks", "tasks", 3, PATIENT_MS),

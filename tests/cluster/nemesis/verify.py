@@ -37,7 +37,7 @@ def check_all(place: Place, history: History) -> Report:
     Raises:
         Broken, BadHistory: something does not hold.
     """
-    engine = RemoteEngine(parse_location(place.location).endpoints, timeout_ms=60_000)
+    engine = RemoteEngine(parse_location(place.location).endpoints, timeout_ms=60_000, security=place.security)
     try:
         check_once(engine, history.events)
         check_totals(engine, history.events)
