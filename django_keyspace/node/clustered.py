@@ -17,6 +17,7 @@ from django_keyspace.node.beside import Beside, Seen, group_id
 from django_keyspace.node.bootstrap import Founding, Seeker, join
 from django_keyspace.node.clock import HostClock
 from django_keyspace.node.config import NodeConfig
+from django_keyspace.node.disk_watch import DiskWatch
 from django_keyspace.node.entries import ENTRY_VERSION
 from django_keyspace.node.folder import DataFolder
 from django_keyspace.node.greeting import ASK, LINK, PeerHello, is_peer_hello
@@ -207,6 +208,7 @@ class ClusterNode:
         # From here on the log may hold promises: it must not be begun again.
         folder.become(identity.begun())
         self.writer = JournalWriter(self.journal)
+        self._disk_watch = DiskWatch(identity.node, self.writer)
         self.peers = Peers(
             self._hello(LINK),
             self._credentials,
@@ -251,6 +253,7 @@ class ClusterNode:
         if membership is not self._dialled:
             self._dialled = membership
             self.peers.set_membership(membership)
+        self._disk_watch.look()
         self._watch = self._loop.call_later(MEMBERS_MS / 1000, self._look_at_members)
 
     def _warn_about_flags(self) -> None:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -35,6 +35,7 @@ class Scene:
 
     place: Place
     random: Random
+    _begun: dict[str, int] = field(default_factory=dict)
 
     def leader(self) -> str:
         """Who leads."""
@@ -112,6 +113,19 @@ class Scene:
 
         if await_found(look, TROUBLE_TIMEOUT_S) is None:
             raise Broken(f"Nobody takes a write: {[self.place.status(name) for name in self.place.nodes]}")
+
+    def says(self, name: str, words: str) -> None:
+        """Wait until a node has said something in its log since the fault began."""
+
+        def look() -> bool | None:
+            return words in self.node(name).errors()[self._begun.get(name, 0) :] or None
+
+        if await_found(look, TROUBLE_TIMEOUT_S) is None:
+            raise Broken(f"{name} never says {words!r}")
+
+    def begin(self) -> None:
+        """A fault begins."""
+        self._begun = {name: len(node.errors()) for name, node in self.place.nodes.items()}
 
     def reads_here(self, name: str) -> None:
         """A node answers from its own copy."""
@@ -374,7 +388,9 @@ def hang_disk_of_leader(scene: Scene) -> None:
     with scene.hanging(name):
         scene.successor(name)
         scene.reads_here(name)
+        scene.says(name, f"The disk of node {name} has not finished a write for")
         scene.linger()
+    scene.says(name, f"The disk of node {name} goes on, after")
 
 
 def hang_disk_of_follower(scene: Scene) -> None:
@@ -384,6 +400,7 @@ def hang_disk_of_follower(scene: Scene) -> None:
         scene.linger(0.5, 1.0)
         scene.writes()
         scene.reads_here(name)
+        scene.says(name, f"The disk of node {name} has not finished a write for")
 
 
 def hang_disks_of_most(scene: Scene) -> None:

@@ -129,10 +129,14 @@ class Namespaces:
 
     def close(self) -> None:
         """Let go of the namespaces. Whatever runs there has to have ended."""
-        for host in self._hosts.values():
-            if host.holder is not None:
-                host.holder.communicate()
-        self._hosts[CLIENTS].configure(f"link del {_BRIDGE}")
+        # The kernel takes away what was in a namespace some time after its end: the names are needed before that.
+        devices = [_port_of(host) for host in self._hosts.values() if host.holder is not None]
+        try:
+            self._hosts[CLIENTS].configure(*(f"link del {device}" for device in (*devices, _BRIDGE)))
+        finally:
+            for host in self._hosts.values():
+                if host.holder is not None:
+                    host.holder.communicate()
 
 
 def _port_of(host: Host) -> str:
