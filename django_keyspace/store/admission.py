@@ -76,6 +76,13 @@ class Admission:
             used, has_more = self._evict(context, used, incoming)
         return self._judge(used, incoming, has_more)
 
+    def needs_plan(self, calls: Sequence[Call]) -> bool:
+        """Whether :meth:`plan` has to look at the store. Nearly always it need not."""
+        incoming = 0
+        for call in calls:
+            incoming += incoming_bytes(call)
+        return self._is_full or self.unchecked_bytes + incoming >= self._unchecked_bytes_max
+
     def plan(
         self, context: WriteContext, calls: Sequence[Call], generator: Random
     ) -> tuple[list[eviction.Address], NoSpace | None]:
@@ -92,8 +99,6 @@ class Admission:
             The addresses for an ``evict`` before the operations, and as :meth:`admit`.
         """
         incoming = sum(map(incoming_bytes, calls))
-        if not self._is_full and self.unchecked_bytes + incoming < self._unchecked_bytes_max:
-            return [], None
         used = self._look(context, incoming)
         if not self._is_full or not any(map(grows, calls)):
             return [], None

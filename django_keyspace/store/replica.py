@@ -223,6 +223,8 @@ class ReplicaStore(Store):
         Returns:
             Addresses for an ``evict`` before them, and None, or the error for those that :meth:`growing` names.
         """
+        if not self._admission.needs_plan(calls):
+            return [], None
         return self.look(
             "plan",
             lambda txn, environment: self._admission.plan(self._seen(txn, environment, log_ms), calls, generator),

@@ -55,8 +55,10 @@ class LogIndex:
         """The term of an entry, or of the base."""
         if index == self.base_index:
             return self.base_term
-        require(self.start <= index <= self.last, f"Entry {index} was asked for; {self.start} to {self.last} are here.")
-        return self._terms[index - self.start]
+        at = index - self.start
+        if not 0 <= at < len(self._terms):
+            require(False, f"Entry {index} was asked for; {self.start} to {self.last} are here.")
+        return self._terms[at]
 
     def place(self, index: int) -> Place:
         """Where an entry lies."""

@@ -172,7 +172,7 @@ class Journal:
 
     def first_index(self) -> int:
         """Index of the oldest entry that is kept; one more than the last if there is none."""
-        return self._log.bounds()[0] + 1
+        return self._log.first_index
 
     def last_index(self) -> int:
         """Index of the newest durable entry."""
@@ -234,7 +234,8 @@ class Journal:
                 last = batch.entries[-1].index
             if state is not None:
                 commit = state.commit
-            require(commit <= last, f"Entry {commit} cannot be committed: the last one is {last}.")
+            if commit > last:
+                require(False, f"Entry {commit} cannot be committed: the last one is {last}.")
         if records:
             may_use_reserve = all(batch.may_use_reserve or not batch.entries for batch in batches)
             try:
@@ -269,7 +270,8 @@ class Journal:
     def _entry_records(entries: Sequence[Entry], term: int, commit: int, last: int) -> list[tuple[int, bytes]]:
         """The records of a batch's entries, after a check that they may follow what there is."""
         first = expected = entries[0].index
-        require(commit < first <= last + 1, f"Entry {first} cannot be written: {commit} is committed, {last} the last.")
+        if not commit < first <= last + 1:
+            require(False, f"Entry {first} cannot be written: {commit} is committed, {last} the last.")
         records: list[tuple[int, bytes]] = []
         pack, record_kind = ENTRY_HEAD.pack, Kind.ENTRY
         for index, entry_term, kind, data in entries:
@@ -360,9 +362,12 @@ class Journal:
 
     def _require_successor(self, now: tuple[int, str, int], state: HardState) -> None:
         term, vote, commit = now
-        require(state.term >= term, f"The term falls from {term} to {state.term}.")
-        require(state.term > term or vote in ("", state.vote), f"In term {term} the vote for {vote!r} is taken back.")
-        require(state.commit >= commit, f"The commit index falls from {commit} to {state.commit}.")
+        if state.term < term:
+            require(False, f"The term falls from {term} to {state.term}.")
+        if state.term == term and vote not in ("", state.vote):
+            require(False, f"In term {term} the vote for {vote!r} is taken back.")
+        if state.commit < commit:
+            require(False, f"The commit index falls from {commit} to {state.commit}.")
 
     @contextmanager
     def _stopping_if_disk_fails(self) -> Iterator[None]:
@@ -377,7 +382,8 @@ class Journal:
         records.append((Kind.COMMIT, INDEX.pack(commit)))
         encoded = encode(records, self._number, self._batch + 1, self._previous)
         size_bytes = len(encoded.data)
-        require(size_bytes <= BATCH_BYTES_MAX, f"A batch of {size_bytes:,} bytes is too large for the journal.")
+        if size_bytes > BATCH_BYTES_MAX:
+            require(False, f"A batch of {size_bytes:,} bytes is too large for the journal.")
         with self._stopping_if_disk_fails():
             self._clear_garbage()
             if self._make_room(size_bytes, may_use_reserve=may_use_reserve):  # in a new file, the records are others

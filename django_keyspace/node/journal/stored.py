@@ -39,6 +39,11 @@ class StoredLog:
         self._cache_bytes = 0
         self._cache_bytes_max = cache_bytes_max
 
+    @property
+    def first_index(self) -> int:
+        """The oldest index that is kept. It needs no lock: only the thread that reads moves it, and a restored snapshot."""
+        return self.index.base_index + 1
+
     def bounds(self) -> tuple[int, int, int]:
         """The base's index and term, and the last index."""
         with self._lock:
@@ -58,10 +63,9 @@ class StoredLog:
         """See :meth:`Journal.entries`."""
         found: list[Entry] = []
         with self._lock:
-            require(
-                self.index.start <= low <= high <= self.index.last,
-                f"Entries {low} to {high} were asked for; {self.index.start} to {self.index.last} are here.",
-            )
+            if not self.index.start <= low <= high <= self.index.last:
+                here = f"{self.index.start} to {self.index.last}"
+                require(False, f"Entries {low} to {high} were asked for; {here} are here.")
             at, room = low, bytes_max
             while at <= high:
                 entry = self._cache.get(at)

@@ -64,6 +64,7 @@ class Raft:
         self._state = State(node, config or Config(), storage, random, applied)
         self._why_stopped = ""
         self._the_guard = _Guard(self, self._state)
+        self._is_settled = False
 
     # --- Input --------------------------------------------------------------------------------------------------------
 
@@ -202,7 +203,10 @@ class Raft:
 
     def ready(self) -> Ready | None:
         """Take what there is to do; None if there is nothing. Earlier ones need not be finished."""
+        if self._is_settled and not self._why_stopped:
+            return None  # nothing has come in since the last one took everything
         with self._guard() as state:
+            self._is_settled = True
             if state.is_leader:
                 reads.begin_due_round(state)
                 replication.send_appends(state)
@@ -234,6 +238,7 @@ class Raft:
                 state.unpersisted.append(Unpersisted(number, state.ticks))
             elif not state.unpersisted:
                 state.persisted_number = number
+            self._is_settled = not state.log.can_take_committed(state.config.apply_bytes_max)
             return result
 
     def _has_ready(self, state: State) -> bool:
@@ -270,7 +275,7 @@ class Raft:
                     self._step(state, message)
                 else:
                     state.outbox.append(message)
-            if state.is_leader:
+            if state.is_leader and state.log.stable > state.log.commit:
                 replication.advance_commit(state)
 
     def applied(self, index: int) -> None:
@@ -299,6 +304,7 @@ class Raft:
     def _guard(self) -> _Guard:
         if self._why_stopped:
             raise Stopped(f"This node's consensus has stopped: {self._why_stopped} Restart the node.")
+        self._is_settled = False  # whoever comes in may change what there is to do
         return self._the_guard
 
     # --- Looking ------------------------------------------------------------------------------------------------------
@@ -348,6 +354,15 @@ class Raft:
         """Of a leader whose lease holds at this tick: what a read by lease has to see. None without a lease."""
         state = self._state
         return state.log.commit if state.is_leader and reads.has_lease(state) else None
+
+    @property
+    def awaits_disk(self) -> bool:
+        """Whether something may wait for what is being written here. Not as long as a leader waits for its peers anyway."""
+        state = self._state
+        if not state.is_leader or state.held or len(state.membership.voters) == 1:
+            return True
+        stable = state.log.stable
+        return any([progress.match > stable for progress in state.peers.values()])
 
     @property
     def has_applied_all(self) -> bool:

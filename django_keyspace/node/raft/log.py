@@ -52,6 +52,8 @@ class Log:
         )
         self._tail: list[Entry] = []
         self._tail_first = last + 1
+        self.last_index = last
+        """The newest index."""
         self._taken = last
         self._writes: deque[_Write] = deque()
         self._handed_sizes: deque[tuple[int, int]] = deque()
@@ -68,11 +70,6 @@ class Log:
     def first_index(self) -> int:
         """The oldest index whose entry can be read."""
         return self.pending_snapshot.index + 1 if self.pending_snapshot else self._storage.first_index()
-
-    @property
-    def last_index(self) -> int:
-        """The newest index."""
-        return self._tail_first + len(self._tail) - 1
 
     @property
     def last_term(self) -> int:
@@ -98,14 +95,18 @@ class Log:
 
     def entries(self, low: int, bytes_max: int, count_max: int, high: int | None = None) -> tuple[Entry, ...]:
         """Entries from `low` on: at most so many and so many bytes, and the first one in any case."""
-        end = min(self.last_index if high is None else high, low + count_max - 1)
+        last = self.last_index
+        if low == last >= self._tail_first and (high is None or high >= low):
+            return (self._tail[-1],)  # what a leader asks most of the time
+        end = min(last if high is None else high, low + count_max - 1)
         found: list[Entry] = []
         if low > end:
             return ()
         if low < self._tail_first:
             stored_end = min(end, self._tail_first - 1)
             found.extend(self._storage.entries(low, stored_end, bytes_max))
-            require(bool(found) and found[0].index == low, f"The storage did not give entry {low}, which it holds.")
+            if not found or found[0].index != low:
+                require(False, f"The storage did not give entry {low}, which it holds.")
             if found[-1].index < stored_end or stored_end == end:
                 return tuple(found)
         room = bytes_max - sum(entry.size_bytes for entry in found)
@@ -144,9 +145,10 @@ class Log:
 
     def append(self, entry: Entry) -> None:
         """Put an entry behind the last one."""
-        if entry.index != self._tail_first + len(self._tail):
+        if entry.index != self.last_index + 1:
             require(False, f"Entry {entry.index} does not follow {self.last_index}.")
         self._tail.append(entry)
+        self.last_index = entry.index
 
     def first_conflict(self, entries: Sequence[Entry]) -> int | None:
         """Where in `entries` the first one stands that this log does not have; None if it has them all (rule 11)."""
@@ -167,6 +169,7 @@ class Log:
             self._tail.clear()
             self._tail_first = index
             self.stable = min(self.stable, index - 1)
+        self.last_index = index - 1
         self._taken = min(self._taken, index - 1)
         for write in self._writes:
             write.last_index = min(write.last_index, index - 1)
@@ -189,6 +192,7 @@ class Log:
         require(snapshot.index > self.commit, "A snapshot that is not newer than the log must not replace it.")
         self._tail.clear()
         self._tail_first = snapshot.index + 1
+        self.last_index = snapshot.index
         self._taken = snapshot.index
         self._handed_sizes.clear()
         self._handed_bytes = 0
@@ -219,7 +223,7 @@ class Log:
     @property
     def has_writes(self) -> bool:
         """Whether there are entries that were not handed out for writing."""
-        return self._tail_first + len(self._tail) > self._taken + 1
+        return self.last_index > self._taken
 
     def persisted(self, number: int) -> None:
         """All that was handed out up to the `Ready` of this number is durable."""

@@ -251,6 +251,11 @@ _FIELDS: Final[dict[type[Any], tuple[Callable[[Any], Any], ...]]] = {
 """What each field of each message has to be. The place of a class in this table is its code on the wire: append only."""
 _CLASSES: Final = tuple(_FIELDS)
 _CODES: Final = {cls: code for code, cls in enumerate(_CLASSES)}
+_TYPES: Final[dict[Any, type[Any]]] = {_node: str, _number: int, _flag: bool}
+_SHAPES: Final = tuple(
+    (int, *[_TYPES[check] for check in checks]) if set(checks) <= set(_TYPES) else None for checks in _FIELDS.values()
+)
+"""By code: the types of the whole wire form of a message that is nothing but two nodes, numbers and flags; None for others."""
 
 
 def code_of(kind: type[Any]) -> int:
@@ -283,6 +288,9 @@ def from_wire(value: Any) -> Message:
     ):
         raise BadMessage("This is not a message between nodes of this version.")
     cls = _CLASSES[value[0]]
+    if _is_plain(value):
+        plain: Message = cls(*value[1:])
+        return plain
     checks = _FIELDS[cls]
     if len(value) != len(checks) + 1:
         raise BadMessage(f"A {cls.__name__} has {len(checks)} fields, not {len(value) - 1}.")
@@ -290,6 +298,17 @@ def from_wire(value: Any) -> Message:
     if isinstance(message, AppendRequest):
         _require_sequence(message)
     return message
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a message surely passes the checks of its fields: they are most of what a node gets, and are looked at as one."""
+    return (
+        tuple(map(type, value)) == _SHAPES[value[0]]
+        and 0 < len(value[1]) <= NODE_CHARACTERS_MAX
+        and 0 < len(value[2]) <= NODE_CHARACTERS_MAX
+        and min(value[3:]) >= 0
+        and max(value[3:]) <= NUMBER_MAX
+    )
 
 
 def _require_sequence(message: AppendRequest) -> None:

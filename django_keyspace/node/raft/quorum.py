@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 
 class Outcome(enum.Enum):
@@ -19,18 +19,17 @@ def majority(count: int) -> int:
     return count // 2 + 1
 
 
-def reached_by_majority(voters: Collection[str], value_of: Callable[[str], int]) -> int:
+def reached_by_majority(values: Collection[int]) -> int:
     """The highest value that a majority has reached.
 
     Arguments:
-        voters: their ids.
-        value_of: the value that a voter has reached, such as its match index.
+        values: what each voter has reached, such as its match index.
     Returns:
         0 if there are no voters: nothing is ever decided by nobody.
     """
-    if not voters:
+    if not values:
         return 0
-    return sorted((value_of(voter) for voter in voters), reverse=True)[majority(len(voters)) - 1]
+    return sorted(values, reverse=True)[majority(len(values)) - 1]
 
 
 def outcome(voters: Collection[str], votes: Mapping[str, bool]) -> Outcome:

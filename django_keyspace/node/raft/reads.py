@@ -133,8 +133,9 @@ def on_heartbeat_response(state: State, message: HeartbeatResponse) -> None:
 
 def confirmed_round(state: State) -> int:
     """The last round that a majority has answered."""
+    peers, own = state.peers, state.node
     return reached_by_majority(
-        state.membership.voters, lambda voter: state.round if voter == state.node else state.peers[voter].round
+        [state.round if voter == own else peers[voter].round for voter in state.membership.voters]
     )
 
 

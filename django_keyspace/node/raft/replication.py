@@ -62,7 +62,7 @@ def send_append(state: State, peer: str, progress: Progress, with_entries: bool)
     if with_entries:
         config = state.config
         entries = state.log.entries(progress.next_index, config.append_bytes_max, config.append_entries_max)
-    progress.sent(prev_index + len(entries), sum(entry.size_bytes for entry in entries))
+    progress.sent(prev_index + len(entries), sum([entry.size_bytes for entry in entries]))
     commit = state.log.commit
     progress.sent_commit = max(progress.sent_commit, min(commit, prev_index + len(entries)))
     state.send(AppendRequest(peer, state.node, state.term, prev_index, prev_term, entries, commit))
@@ -104,7 +104,8 @@ def accept(state: State, peer: str, progress: Progress, index: int) -> None:
         progress.flow is Flow.SNAPSHOT and progress.match >= min(progress.pending_snapshot, state.log.first_index - 1)
     ):
         progress.become_replicate()
-    advance_commit(state)
+    if progress.match > state.log.commit:
+        advance_commit(state)
     if state.is_leader and state.transferee == peer and progress.match == state.log.last_index:
         send_timeout_now(state, peer)
 
@@ -122,8 +123,9 @@ def own_match(state: State) -> int:
 
 def majority_match(state: State) -> int:
     """The last index that a majority of the voters has."""
+    peers, own = state.peers, state.node
     return reached_by_majority(
-        state.membership.voters, lambda voter: own_match(state) if voter == state.node else state.peers[voter].match
+        [own_match(state) if voter == own else peers[voter].match for voter in state.membership.voters]
     )
 
 

@@ -100,6 +100,8 @@ class State:
         self.commit_at_start = self.log.commit
 
         self.role = Role.FOLLOWER
+        self.is_leader = False
+        """Whether this node leads in its term, as far as it knows."""
         self.leader: str | None = None
         self.ticks = 0
         self.elapsed_ticks = 0
@@ -147,11 +149,6 @@ class State:
     def membership(self) -> Membership:
         """The latest in the log, committed or not."""
         return self.history.latest
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this node leads in its term, as far as it knows."""
-        return self.role is Role.LEADER
 
     @property
     def is_voter(self) -> bool:
@@ -210,6 +207,7 @@ class State:
         """Take a role and forget what belonged to the last one."""
         require((self.role, role) in TRANSITIONS, f"A {self.role.value} cannot become a {role.value}.")
         self.role = role
+        self.is_leader = role is Role.LEADER
         self.leader = leader
         self.votes = {}
         self.peers = {}
@@ -274,6 +272,8 @@ class State:
 
     def take_released(self) -> list[Message]:
         """The messages that were held back and may leave now; those of older terms are of no use any more."""
+        if not self.held:
+            return []
         released = [message for needed, message in self.held if needed <= self.persisted_number]
         self.held = [(needed, message) for needed, message in self.held if needed > self.persisted_number]
         return [message for message in released if message.term == self.term]
