@@ -14,14 +14,16 @@ from django_keyspace.backend.embedded import takes_long
 from django_keyspace.backend.levels import LeveledEngine, ReadNote, current_session, note_seen, process, seen_index
 from django_keyspace.backend.replica import Replica
 from django_keyspace.backend.transport import RemoteEngine
-from django_keyspace.exceptions import LocalError
-from django_keyspace.operations import Call
+from django_keyspace.exceptions import KeyspaceError, LocalError
+from django_keyspace.operations import Call, check_call
 from django_keyspace.store import clock
 from django_keyspace.store.visitor import READABLE_HERE
 
 SESSION: Final = "session"
 LOCAL_LEVELS: Final = ("dirty", SESSION)
 """What may be read beside a member of a cluster."""
+_SEARCHES: Final = frozenset({"match_regex", "match_similar"})
+"""Reads with arguments of which a wrong one could do other harm than to find nothing."""
 _Answer = tuple[Any, int, int, str]
 _ELSEWHERE: Final = object()
 
@@ -49,13 +51,13 @@ class BesideEngine:
             answer = self.answer(*arguments)
             if answer is not None:
                 return answer
-        elif _only_reads(name, arguments):
+        elif self._is_read(name, arguments):
             return self.read(name, *arguments)
         return self.engine.execute(name, *arguments)
 
     async def aexecute(self, name: str, *arguments: Any) -> Any:
         """The same, for a coroutine: short reads are answered at once, longer ones in a thread."""
-        if name == "at" or _only_reads(name, arguments):
+        if name == "at" or self._is_read(name, arguments):
             if takes_long(name, arguments) and self.replica.copy is not None:
                 answer = await asyncio.to_thread(self._answer_here, name, arguments)
             else:
@@ -63,6 +65,18 @@ class BesideEngine:
             if answer is not _ELSEWHERE:
                 return answer
         return await self.engine.aexecute(name, *arguments)
+
+    def _is_read(self, name: str, arguments: Sequence[Any]) -> bool:
+        """Whether a plain operation, or each of a batch, is a read that means the same wherever it is done."""
+        if name == "batch":
+            return all(call[0] in READABLE_HERE for call in arguments[0])
+        copy = self.replica.copy
+        if name in _SEARCHES and copy is not None:
+            try:
+                check_call((name, *arguments), copy.store.limits)
+            except KeyspaceError:
+                return False  # the node says what is wrong with it
+        return name in READABLE_HERE
 
     def _answer_here(self, name: str, arguments: Sequence[Any]) -> Any:
         if name != "at":
@@ -125,13 +139,6 @@ class BesideLeveledEngine(LeveledEngine):
 
 def _leave(name: str, *arguments: Any) -> Any:
     return _ELSEWHERE
-
-
-def _only_reads(name: str, arguments: Sequence[Any]) -> bool:
-    """Whether a plain operation, or each of a batch, is a read that means the same wherever it is done."""
-    if name != "batch":
-        return name in READABLE_HERE
-    return all(call[0] in READABLE_HERE for call in arguments[0])
 
 
 def _may_be_here(level: str, engine: RemoteEngine, replica: Replica) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.engines import ENGINES, GUARDED, LONG_LIVED, Place
+from tests.contract.engines import ENGINES, GUARDED, LONG_LIVED, ON_REQUEST, Place
 from tests.contract.faces import AsyncFace, Face
 
 
@@ -37,7 +37,7 @@ def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 
 
 CHOICE = "KEYSPACE_ENGINES"
-"""Environment variable with the engines to hold the tests against, separated by commas; all if it is not set."""
+"""Environment variable with the engines to hold the tests against, separated by commas; without it, all but ``ON_REQUEST``."""
 
 
 def _params(names: Iterable[str]) -> list[Any]:
@@ -45,7 +45,7 @@ def _params(names: Iterable[str]) -> list[Any]:
     return [
         pytest.param(name, marks=pytest.mark.node if name in LONG_LIVED else ())
         for name in names
-        if wanted == [""] or name in wanted
+        if name in wanted or (wanted == [""] and name not in ON_REQUEST)
     ]
 
 

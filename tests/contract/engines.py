@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from django_keyspace.addresses import SOCKET_FILE
 from django_keyspace.backend import KeyspaceCache
 from django_keyspace.backend.embedded import EmbeddedEngine, Engine
+from django_keyspace.backend.runtime import Runtime
 from django_keyspace.backend.transport import remote_engine
 from django_keyspace.keyspace import Client
 from django_keyspace.security import make_security
@@ -73,6 +75,10 @@ class Place:
     def settle(self) -> None:
         """Wait until a dirty read sees what was written, on whichever copy."""
 
+    def reads_beside(self, consistency: str) -> int | None:
+        """How many reads were answered beside a node so far; None: those of caches of this consistency never are."""
+        return None
+
     def empty(self) -> None:
         """Delete everything."""
         self.engine.execute("batch", [("clear", database, True) for database in range(DATABASES)])
@@ -116,6 +122,48 @@ class NodePlace(Place):
         return Client([self._stem.removeprefix("keyspace://")], **{**self.options, **options})
 
 
+class Beside:
+    """Mixed into a place beside a node whose store is read in this process. That is where reads come from, or tests fail."""
+
+    _runtime: Runtime
+
+    def reads_beside(self, consistency: str) -> int | None:
+        """See :class:`Place`."""
+        assert self._runtime.replica is not None
+        return self._runtime.replica.reads
+
+    def await_copy(self) -> None:
+        """Wait until reads are answered in this process."""
+        runtime, replica = self._runtime, self._runtime.replica
+        assert replica is not None
+
+        def is_found() -> bool | None:
+            runtime.engine.execute(*NOTHING)
+            return replica.copy is not None or None
+
+        assert await_found(is_found), replica.figures()
+
+
+class NodeBesidePlace(Beside, Place):
+    """A node process over its Unix socket, and its store."""
+
+    nodes = 1
+
+    def __init__(self, data: Path, **options: Any) -> None:
+        self._socket = data / SOCKET_FILE
+        self.options = {**self.options, **options}
+        self._runtime = self.cache()._runtime
+        self.engine = self._runtime.engine
+        self.await_copy()
+
+    def location(self, database: int = 0) -> str:
+        return f"keyspace+unix://{self._socket}?database={database}"
+
+    def empty(self) -> None:
+        super().empty()
+        self.await_copy()  # a test may have closed it
+
+
 class ClusterPlace(NodePlace):
     """Three node processes on this machine."""
 
@@ -137,6 +185,23 @@ class ClusterPlace(NodePlace):
 
     def keyspace_client(self, **options: Any) -> Client:
         return Client(self._stem.removeprefix("keyspace://").split(","), **{**self.options, **options})
+
+
+class ClusterBesidePlace(Beside, ClusterPlace):
+    """Three node processes, and the store of one of them: caches have session reads."""
+
+    def __init__(self, running: RunningCluster) -> None:
+        super().__init__(running)
+        self.options = {**self.options, "consistency": "session", "replica": str(running.nodes["n1"].data)}
+        self._runtime = self.cache()._runtime
+        self.await_copy()
+
+    def reads_beside(self, consistency: str) -> int | None:
+        return super().reads_beside(consistency) if consistency in ("session", "dirty") else None
+
+    def empty(self) -> None:
+        super().empty()
+        self.await_copy()
 
 
 @contextlib.contextmanager
@@ -166,6 +231,15 @@ def node_tls(folder: Path) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
+def node_beside(folder: Path) -> Iterator[Place]:
+    """One node over its Unix socket, and its store."""
+    with running_node(data=folder, value_bytes_max=VALUE_BYTES_MAX) as running:
+        place = NodeBesidePlace(running.data)
+        yield place
+        place.engine.close()
+
+
+@contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[Place]:
     """Three nodes."""
     with running_cluster(3, data=folder, value_bytes_max=VALUE_BYTES_MAX) as running:
@@ -174,13 +248,30 @@ def cluster(folder: Path) -> Iterator[Place]:
         place.engine.close()
 
 
+@contextlib.contextmanager
+def cluster_beside(folder: Path) -> Iterator[Place]:
+    """Three nodes, and the store of one of them."""
+    with running_cluster(3, data=folder, value_bytes_max=VALUE_BYTES_MAX) as running:
+        place = ClusterBesidePlace(running)
+        yield place
+        place._runtime.engine.close()
+
+
 Factory = Callable[[Path], contextlib.AbstractContextManager[Place]]
 
 ENGINES: dict[str, Factory] = {"embedded": embedded, "node": node}
 """By name: makes a place in a folder for as long as a block runs."""
 
-GUARDED: dict[str, Factory] = {"node-tls": node_tls, "cluster": cluster}
+GUARDED: dict[str, Factory] = {
+    "node-tls": node_tls,
+    "node-beside": node_beside,
+    "cluster": cluster,
+    "cluster-beside": cluster_beside,
+}
 """The same, for the tests of the contract itself only: what is built on the contract cannot tell them from a node."""
 
-LONG_LIVED = frozenset({"node", "node-tls", "cluster"})
+ON_REQUEST = frozenset({"cluster-beside"})
+"""Engines that are left out unless somebody names them: much of what they do others do as well."""
+
+LONG_LIVED = frozenset({"node", *GUARDED})
 """Engines whose place is made once per session and emptied for each test."""

@@ -12,7 +12,7 @@ from django_keyspace.operations import INT64_MAX, LEVELS
 from django_keyspace.status import Status
 from tests.contract.engines import Place
 from tests.contract.faces import Face
-from tests.contract.records import DB, Do, payload, put
+from tests.contract.records import DB, Do, await_condition, payload, put
 
 pytestmark = pytest.mark.contract
 covers = pytest.mark.covers
@@ -99,6 +99,25 @@ def test_a_dirty_miss_is_a_failed_command(face: Face) -> None:
     assert face.dirty_get("missing", "default") == "default"
     assert face.status_of_last_call is Status.FAILED
     face.set("a", "1")
+
+
+@pytest.mark.parametrize("consistency", LEVELS)
+@covers("get", "get_many", "list_keys", "has_key")
+def test_reads_beside_a_node_are_answered_there(make_face: Any, place: Place, consistency: str) -> None:
+    face = make_face(consistency=consistency)
+
+    def is_there() -> bool:
+        before = place.reads_beside(consistency)
+        face.set("a", "1")
+        face.set("b", "2")
+        face.delete("b")
+        place.settle()
+        assert face.get("a") == "1" and face.get("b") is None and face.get_many(["a", "b"]) == {"a": "1"}
+        assert face.list_keys() == ["a"] and face.has_key("a") is True and face.has_key("b") is False
+        after = place.reads_beside(consistency)
+        return before is None or after is None or after >= before + 6
+
+    await_condition(is_there, wait_s=30)  # a node that is held up for two seconds is left for a moment
 
 
 @pytest.mark.parametrize("consistency", LEVELS)
