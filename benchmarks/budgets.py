@@ -73,6 +73,7 @@ NODE: tuple[Budget, ...] = (
     _times_pylibmc("get", 1.2, 1.0),
     _times_pylibmc("set", 1.2, 1.0),
     Budget("node-unix", "get", 1.0, 0.8, to_backend="pylibmc"),
+    Budget("node-unix-direct", "get", 1.0, 0.8, to_backend="pylibmc"),
     _times_pylibmc("get_many", 0.5, 0.3),
     _times_pylibmc("set_many", 0.5, 0.3),
     Budget("node", "processes", 0.6, 1.0, to_backend="pylibmc", at_least=True),

@@ -205,6 +205,11 @@ def _node(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
 
 
 def _node_unix(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
+    config, server = _node_unix_direct(workspace, alias)
+    return {**config, "OPTIONS": {"replica": False}}, server
+
+
+def _node_unix_direct(workspace: Workspace, alias: str) -> tuple[Config, Server | None]:
     data = workspace.folder(alias)
     server = workspace.start_server(alias, lambda port: node_command(port, data))
     return {"LOCATION": f"keyspace+unix://{data}/node.sock"}, server
@@ -243,10 +248,18 @@ PEERS: tuple[Peer, ...] = (
     Peer("node", "django-keyspace, one node over TCP", OURS, _node, (*_KEYSPACE, ("django_keyspace.node", "uvloop"))),
     Peer(
         "node-unix",
-        "django-keyspace, one node over its Unix socket",
+        "django-keyspace, one node over its Unix socket alone",
         OURS,
         _node_unix,
         (*_KEYSPACE, ("django_keyspace.node", "uvloop")),
+    ),
+    Peer(
+        "node-unix-direct",
+        "django-keyspace, one node over its Unix socket, reads from its store",
+        OURS,
+        _node_unix_direct,
+        (*_KEYSPACE, ("django_keyspace.node", "uvloop")),
+        finish=_close_stores,
     ),
     Peer(
         "beside",
