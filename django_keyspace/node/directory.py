@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final, Protocol
 
 from django_keyspace.exceptions import (
@@ -15,6 +16,8 @@ from django_keyspace.exceptions import (
 from django_keyspace.node import raft as consensus
 from django_keyspace.node.clock import NodeClock
 from django_keyspace.node.identity import address_of, name_of
+
+logger = logging.getLogger("django_keyspace.node")
 
 
 class HasCore(Protocol):
@@ -70,6 +73,12 @@ class Directory:
         if is_full and not self._core.is_full:
             self._full_since_ms = self._clock.monotonic_ms()
         self._core.is_full = is_full
+
+    def waits_for_room(self, error: NoSpace) -> None:
+        """Something has to be written before this node can go on, and there is no room for it."""
+        if not self._core.is_full:
+            logger.error("%s Node %s waits until there is room.", error, self._core.node)
+        self.set_full(True)
 
     def no_room(self) -> KeyspaceError:
         """The error of a node whose disk is full: who else leads, or may soon; otherwise that there is no room."""

@@ -85,18 +85,26 @@ def replace_file(disk: Disk, name: str, data: bytes) -> None:
         name: the file.
         data: its whole content.
     Raises:
-        NoSpace, DiskFailed: the old content stands.
+        NoSpace: the old content stands, and nothing of the new one is left.
+        DiskFailed: nobody knows which content stands.
     """
     temporary = name + NEW_SUFFIX
     disk.remove(temporary)
-    file = disk.create(temporary)
     try:
-        file.write_at(0, data)
-        file.sync()
-    finally:
-        file.close()
-    disk.rename(temporary, name)
-    disk.sync_folder(os.path.dirname(name))
+        file = disk.create(temporary)
+        try:
+            file.write_at(0, data)
+            file.sync()
+        finally:
+            file.close()
+        disk.rename(temporary, name)
+    except NoSpace:
+        disk.remove(temporary)
+        raise
+    try:
+        disk.sync_folder(os.path.dirname(name))
+    except NoSpace as error:  # the new content can be read already, and a power cut may bring the old one back
+        raise DiskFailed(str(error)) from error
 
 
 def read_file(disk: Disk, name: str) -> bytes:

@@ -23,10 +23,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
-from django_keyspace.exceptions import DamagedSnapshot, ForeignStore
+from django_keyspace.exceptions import DamagedSnapshot, DiskFailed, ForeignStore, NoSpace
 from django_keyspace.node.disk import NEW_SUFFIX, Disk, read_file, replace_file
 from django_keyspace.node.snapshot import Snapshot, SnapshotStore
-from django_keyspace.store.folder import DATA_FILE, STATE_FILE, FolderState
+from django_keyspace.store.environment import READERS_BYTES
+from django_keyspace.store.folder import DATA_FILE, LOCK_FILE, READERS_FILE, STATE_FILE, FolderState
 
 logger = logging.getLogger("django_keyspace.node")
 
@@ -78,7 +79,8 @@ class Generations:
     def install(self, snapshots: SnapshotStore, snapshot: Snapshot, boot_id: str) -> None:
         """Make a store from a snapshot, and let it take the place of the one that counts.
 
-        The caller has closed that one, or closes it when ``retire`` is called. Nothing has changed if this raises.
+        The caller has closed that one, or closes it when ``retire`` is called. If there is no room, nothing has changed, and
+        nothing of what was made is left.
 
         Arguments:
             snapshots: where the snapshot is.
@@ -101,6 +103,10 @@ class Generations:
                 file.sync()
             finally:
                 file.close()
+            # Whoever opens it must not need any more room: LMDB writes to its table of readers through a mapping, and where the
+            # disk has nothing behind a mapping, the process is killed.
+            self._disk.create(f"{folder}/{READERS_FILE}", READERS_BYTES).close()
+            self._disk.create(f"{folder}/{LOCK_FILE}").close()
             # Not clean: the copied store's own record says that the state file needs no word before an unsynced write.
             store_id = f"{snapshot.cluster or 'node'}-{number}"
             state = FolderState(store_id=store_id, boot_id=boot_id, clean=False, keeps_records=True, made=True)
@@ -119,12 +125,21 @@ class Generations:
 
     def _swap(self, number: int) -> None:
         folder = self.folder_of(number)
-        self._disk.sync_folder(folder + NEW_SUFFIX)
-        self._disk.rename(folder + NEW_SUFFIX, folder)
-        self._disk.sync_folder()
-        replace_file(self._disk, POINTER_FILE, json.dumps({"format": FORMAT, "generation": number}).encode() + b"\n")
+        pointer = json.dumps({"format": FORMAT, "generation": number}).encode() + b"\n"
+        try:
+            self._disk.sync_folder(folder + NEW_SUFFIX)
+            self._disk.rename(folder + NEW_SUFFIX, folder)
+            self._disk.sync_folder()
+            replace_file(self._disk, POINTER_FILE, pointer)
+        except NoSpace:  # the old one counts, and the next attempt takes the same names
+            self._disk.remove(folder + NEW_SUFFIX)
+            self._disk.remove(folder)
+            raise
         self.number = number  # from here on the new one counts, also after a crash
-        self._remove_others()
+        try:
+            self._remove_others()
+        except NoSpace as error:
+            raise DiskFailed(f"{folder} counts, and what it has replaced could not be removed: {error}") from error
 
     def _remove_others(self) -> None:
         """Retire and remove the folders of other generations, and what was being made."""

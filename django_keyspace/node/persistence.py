@@ -1,7 +1,9 @@
 """What the core wants to be durable: batches to the disk thread, snapshots in place of the store, and what a full disk means.
 
 A received snapshot is installed in steps: the store of it takes the place of the old one (on the applier's thread, behind what is
-being applied), then the journal begins behind it, and only then are the batches written that came meanwhile.
+being applied), then the journal begins behind it, and only then are the batches written that came meanwhile. If there is no room
+for the store, the installation is given up, as if the snapshot had never come. Once the store has taken its place there is no
+way back: store and journal have to fit together again before anything else is done, also for a core that is gone meanwhile.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ class Core(Protocol):
 
     def no_room(self, error: NoSpace) -> None:
         """Nothing of what was wanted could be written, for want of room."""
+
+    def waits_for_room(self, error: NoSpace) -> None:
+        """What has to be written now could not be. It is tried again until there is room."""
 
     def installing(self, *, begins: bool) -> None:
         """A snapshot begins to be installed, or is."""
@@ -51,11 +56,17 @@ class Persistence:
         self._hard_state = journal.hard_state()
         self._held_back: list[tuple[consensus.Ready, Batch]] = []
         self._is_over = False
+        self._is_replacing = False
 
     @property
     def is_installing(self) -> bool:
         """Whether a snapshot is being put in place of the store: everything waits for that."""
         return bool(self._held_back)
+
+    @property
+    def is_replacing(self) -> bool:
+        """Whether store and journal do not fit together just now, or may not in a moment. Also after :meth:`abandon`."""
+        return self._is_replacing
 
     def take(self, ready: consensus.Ready) -> None:
         """Have written what a `Ready` asks for."""
@@ -105,41 +116,40 @@ class Persistence:
             self._core.fail(BrokenInvariant(f"The snapshot of entry {place} is to be installed and is not here."))
             return
         self._core.installing(begins=True)
-        self._scheduler.in_thread(THREAD, lambda: self._machine.install(self._snapshots, snapshot), self._installed)
+        self._is_replacing = True
+        self._scheduler.in_thread(
+            THREAD,
+            lambda: self._machine.install(self._snapshots, snapshot),
+            lambda result: self._installed(result, wanted),
+        )
 
-    def _installed(self, result: Exception | None) -> None:
-        if self._is_over:
-            return
+    def _installed(self, result: Exception | None, meta: consensus.SnapshotMeta | None) -> None:
         if isinstance(result, NoSpace):
-            self._scheduler.call_later(self._retry_ms, self._install_again)
-            return
-        meta = self._held_back[0][0].snapshot
-        if isinstance(result, Exception) or meta is None:
+            self._is_replacing = False
+            if not self._is_over:
+                self._core.no_room(result)
+        elif isinstance(result, Exception) or meta is None:
             self._core.fail(result or BrokenInvariant("A snapshot was installed that nobody asked for."))
-            return
-        self._restore(meta)
+        else:
+            self._restore(meta)
 
     def _restore(self, meta: consensus.SnapshotMeta) -> None:
         """Let the journal begin behind the snapshot whose store counts by now."""
-        if self._is_over:
-            return
 
         def restored(error: KeyspaceError | None) -> None:
             self._scheduler.call_threadsafe(self._restored, meta, error)
 
         self._writer.call(lambda: self._journal.restore(meta), restored)
 
-    def _install_again(self) -> None:
-        if not self._is_over:
-            self._install()
-
     def _restored(self, meta: consensus.SnapshotMeta, error: KeyspaceError | None) -> None:
         if isinstance(error, NoSpace):
+            self._core.waits_for_room(error)
             self._scheduler.call_later(self._retry_ms, self._restore, meta)
             return
         if error is not None:
             self._core.fail(error)
             return
+        self._is_replacing = False
         if self._is_over:
             return
         held, self._held_back = self._held_back, []

@@ -81,7 +81,7 @@ class Runtime:
         directory = Directory(self, parts.clock, 2 * settings.election_timeout_ms)
         self.members, self.address_of = directory.members, directory.address_of
         self.not_leader, self.public, self._no_room = directory.not_leader, directory.public, directory.no_room
-        self._set_full = directory.set_full
+        self._set_full, self.waits_for_room = directory.set_full, directory.waits_for_room
         self._changes = Changes(self, scheduler, 2 * settings.election_timeout_ms)
         self.reads = NodeReads(self, machine, parts.clock, self._log_clock, scheduler, settings)
         self.read = self.reads.read
@@ -443,7 +443,7 @@ class Runtime:
 
     @guarded
     def _begin_again(self) -> None:
-        if self._applier.is_busy:
+        if self._applier.is_busy or self._persistence.is_replacing:
             self._scheduler.call_later(self.settings.tick_ms, self._begin_again)
             return
         self._keeper.is_installing = False
@@ -480,7 +480,7 @@ class Runtime:
             self.raft.status(),
             self._log_clock.now_ms(),
             self.pending_calls,
-            self.is_full,
+            self.is_full or self._keeper.is_short_of_room,
             tuple(snapshot.place for snapshot in self.parts.snapshots.kept),
             self.reads.age_ms,
         )

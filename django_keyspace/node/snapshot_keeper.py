@@ -18,6 +18,7 @@ from django_keyspace.node.snapshot import Snapshot
 from django_keyspace.node.transfer import (
     DONE,
     MORE,
+    REFUSED,
     SnapshotAck,
     SnapshotBegin,
     SnapshotChunk,
@@ -39,6 +40,8 @@ KINDS: Final = frozenset({BEGIN, CHUNK, ACK})
 
 class Core(Protocol):
     """What a keeper needs of the runtime."""
+
+    is_full: bool
 
     def step(self, message: SnapshotRequest) -> None:
         """Step a request whose snapshot is here."""
@@ -103,8 +106,14 @@ class SnapshotKeeper:
         self._counter = 0
         self._timer: Handle | None = None
         self._is_making = False
+        self._was_short = False
         self.is_installing = False
         self.applied_bytes = 0
+
+    @property
+    def is_short_of_room(self) -> bool:
+        """Whether this node waits for a snapshot for which its disk has no room."""
+        return self._receiver.short_at is not None and self._receiver.short_at == self._machine.applied_index
 
     # --- Making -------------------------------------------------------------------------------------------------------
 
@@ -230,11 +239,9 @@ class SnapshotKeeper:
             else:
                 self._links.send(peer, (CHUNK, *message))
         sender = sending.sender
-        if sender.state != MORE:
-            if sender.state != DONE:
-                logger.warning("The snapshot for %s did not arrive: %s", peer, sender.reason)
-            self._end(peer, arrived=sender.state == DONE)
-        elif sender.acknowledged > sending.acknowledged:
+        if sender.state == DONE:
+            self._end(peer, arrived=True)
+        elif sender.state == MORE and sender.acknowledged > sending.acknowledged:
             sending.acknowledged = sender.acknowledged
             self._core.report_snapshot(peer, arrived=None)
 
@@ -255,11 +262,16 @@ class SnapshotKeeper:
         self._scheduler.in_thread(THREAD, work, lambda found: self._send_messages(sending, found))
 
     def _look_at_sendings(self) -> None:
-        self._timer = None
-        for sending in list(self._sendings.values()):
-            if not sending.is_heard and sending.sender is not None:
+        for peer, sending in list(self._sendings.items()):
+            sender = sending.sender
+            if sender is not None and sender.state == REFUSED:
+                # Not at once: whoever has no room would be sent the beginning of a snapshot again and again.
+                logger.warning("The snapshot for %s did not arrive: %s", peer, sender.reason)
+                self._end(peer, arrived=False)
+            elif sender is not None and not sending.is_heard:
                 self._next(sending, SnapshotSender.retry)
             sending.is_heard = False
+        self._timer = None
         if self._sendings:
             self._timer = self._scheduler.call_later(self._settings.transfer_retry_ms, self._look_at_sendings)
 
@@ -298,8 +310,8 @@ class SnapshotKeeper:
             self._requests = {message.transfer: request}
         else:
             message = SnapshotChunk(*_checked(fields, (int, int, bytes, int)))
-        if self.is_installing:
-            return
+        if self.is_installing or self._core.is_full:
+            return  # as if it were lost: it comes again
         receiver, applied = self._receiver, self._machine.applied_index
 
         def done(ack: SnapshotAck | Exception | None) -> None:
@@ -311,6 +323,9 @@ class SnapshotKeeper:
         self._scheduler.in_thread(THREAD, lambda: receiver.step(message, applied), done)
 
     def _received(self, peer: str, ack: SnapshotAck) -> None:
+        was_short, self._was_short = self._was_short, self.is_short_of_room
+        if self._was_short and not was_short:
+            logger.error("%s This node takes no entries until there is room.", ack.reason)
         request = self._requests.get(ack.transfer)
         if ack.state == DONE and request is not None and not self.is_installing:
             del self._requests[ack.transfer]

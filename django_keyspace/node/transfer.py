@@ -156,6 +156,9 @@ class SnapshotReceiver:
         cluster: this node's cluster.
 
     What is done stands for the newest snapshot that is kept: perhaps a later one than was announced.
+
+    Attributes:
+        short_at: what this node had applied when a snapshot found no room; None if the last one did not.
     """
 
     def __init__(self, snapshots: SnapshotStore, cluster: str = "") -> None:
@@ -167,6 +170,7 @@ class SnapshotReceiver:
         self._offset = 0
         self._newest = 0
         self._last: SnapshotAck | None = None
+        self.short_at: int | None = None
 
     def step(self, message: SnapshotBegin | SnapshotChunk, applied_index: int) -> SnapshotAck | None:
         """Take a message.
@@ -186,6 +190,7 @@ class SnapshotReceiver:
                 return self._take_beginning(message, applied_index)
             return self._take_chunk(message)
         except NoSpace as error:
+            self.short_at = applied_index
             return self._refuse(message.transfer, str(error))
 
     def cancel(self) -> None:
@@ -213,19 +218,25 @@ class SnapshotReceiver:
             kept = self._snapshots.newest_sound()
             if kept is not None and kept.place >= begin.place:
                 self.cancel()
+                self._require_room(begin.size_bytes)
                 self._last = SnapshotAck(begin.transfer, begin.size_bytes, DONE)
                 return self._last
         if not 0 < begin.size_bytes <= SIZE_BYTES_MAX:
             return self._refuse(begin.transfer, f"it cannot have {begin.size_bytes} bytes")
         disk = self._snapshots.disk
         self.cancel()
-        if begin.size_bytes > disk.free_bytes():
-            return self._refuse(begin.transfer, f"there is no room for {begin.size_bytes:,} bytes")
+        self._require_room(2 * begin.size_bytes)
         self._name = self._snapshots.path(f"received{NEW_SUFFIX}")
         disk.remove(self._name)
         self._file = disk.create(self._name)
         self._begin, self._offset = begin, 0
         return self._more()
+
+    def _require_room(self, size_bytes: int) -> None:
+        """Room for what has to be written until a snapshot is installed: its file, and the store that is made from it."""
+        if size_bytes > self._snapshots.disk.free_bytes():
+            raise NoSpace(f"There is no room for {size_bytes:,} bytes: a snapshot, and the store that is made from it.")
+        self.short_at = None
 
     def _take_chunk(self, chunk: SnapshotChunk) -> SnapshotAck | None:
         begin, file = self._begin, self._file

@@ -27,6 +27,8 @@ from django_keyspace.store.options import MAP_BYTES_LEAST, StoreOptions
 logger = logging.getLogger("django_keyspace.store")
 
 READERS_MAX: Final = 2048
+READERS_BYTES: Final = 64 * READERS_MAX + 128
+"""The size that LMDB gives the table of so many readers; it takes a file of that size as it is."""
 SOFT_LIMIT_SHARE: Final = 0.85
 """Deletes need fresh pages too. Below this share of the map they always found some; see docs/design.md."""
 _FILE_FORMAT_LMDB_1: Final = 1

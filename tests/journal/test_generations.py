@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.exceptions import DamagedSnapshot, ForeignStore, NoSpace, StorageError
+from django_keyspace.exceptions import DamagedSnapshot, DiskFailed, ForeignStore, NoSpace, StorageError
 from django_keyspace.node.disk import HostDisk, read_file, replace_file
 from django_keyspace.node.generations import Generations, snapshot_to_start_from
 from django_keyspace.node.journal import Batch
 from django_keyspace.node.raft.storage import HardState
 from django_keyspace.node.snapshot import Snapshot, SnapshotStore
 from django_keyspace.store import StoreOptions, forget_store, open_store
-from django_keyspace.store.environment import META_RETIRED
+from django_keyspace.store.environment import META_RETIRED, READERS_MAX
 from django_keyspace.store.folder import boot_id
 from tests.journal.helpers import BOOTSTRAP, MEMBERS, append, open_journal, sim_disk
 from tests.journal.test_snapshots import build, content, snapshot
@@ -98,6 +98,59 @@ def test_a_damaged_snapshot_changes_nothing() -> None:
     assert data_of(disk, shelf.generations) == content(10)
     assert disk.list() == ["generation.json", "snapshots", "store-1"]
     assert shelf.retired == []
+
+
+def test_rule_43_without_room_nothing_changes_and_nothing_is_left_whichever_write_is_refused() -> None:
+    after = refusals = 0
+    while refusals == after:
+        disk = sim_disk(after)
+        snapshots, shelf = SnapshotStore(disk), Shelf(disk)
+        shelf.generations.install(snapshots, build(snapshots, 10), "boot")
+        later = build(snapshots, 20)
+        disk.fail("enospc", after)
+        try:
+            shelf.generations.install(snapshots, later, "boot")
+        except NoSpace:
+            refusals += 1
+            assert disk.list() == ["generation.json", "snapshots", "store-1"] and shelf.retired == []
+            if after % 2:  # power goes out before the next attempt
+                disk.crash()
+                snapshots, shelf = SnapshotStore(disk), Shelf(disk)
+            assert data_of(disk, shelf.generations) == content(10)
+            shelf.generations.install(snapshots, later, "boot")
+        assert data_of(disk, shelf.generations) == content(20)
+        assert disk.list() == ["generation.json", "snapshots", "store-2"]
+        after += 1
+    assert refusals > 6, "the pointer's among them"
+
+
+@pytest.mark.parametrize("after", range(9))
+def test_rule_42_a_sync_that_fails_during_an_installation_is_no_want_of_room(after: int) -> None:
+    disk = sim_disk(after)
+    snapshots, shelf = SnapshotStore(disk), Shelf(disk)
+    shelf.generations.begin()
+    received = build(snapshots, 10)
+    disk.fail("eio_sync", after)
+    if after < 7:
+        with pytest.raises(DiskFailed):
+            shelf.generations.install(snapshots, received, "boot")
+        disk.crash()
+        shelf = Shelf(disk)
+        assert shelf.generations.folder in disk.list()
+    else:
+        shelf.generations.install(snapshots, received, "boot")
+
+
+def test_a_pointer_whose_name_finds_no_room_in_the_folder_may_count_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = sim_disk()
+    replace_file(disk, "generation.json", b"old")
+
+    def refuse(folder: str = "") -> None:
+        raise NoSpace("no room for the folder's names")
+
+    monkeypatch.setattr(disk, "sync_folder", refuse)
+    with pytest.raises(DiskFailed, match="no room for the folder's names"):
+        replace_file(disk, "generation.json", b"new")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +260,24 @@ def test_rule_48_a_copy_is_a_store_that_can_be_opened(real: Any) -> None:
     assert meta_of(installed).revision == made.place
     put(installed, b"and", b"goes on")
     assert got(installed, b"and") == b"goes on"
+
+
+def test_a_store_that_was_installed_needs_no_more_room_to_be_opened(real: Any) -> None:
+    """LMDB writes to its table of readers through a mapping: without room behind it, the system kills the process."""
+    disk, snapshots, open_in = real
+    store = open_in("old")
+    put(store, b"key", b"v")
+    generations = Generations(disk, lambda folder: None)
+    generations.install(snapshots, take_snapshot(store, snapshots), boot_id())
+    folder = Path(disk.path(generations.folder))
+    before = {file.name: (file.stat().st_ino, file.stat().st_size, file.stat().st_blocks) for file in folder.iterdir()}
+    _, size_bytes, blocks = before["lock.mdb"]
+    assert blocks * 512 >= size_bytes, "it is no sparse file"
+    installed = open_in(generations.folder)
+    assert got(installed, b"key") == b"v"
+    after = {file.name: (file.stat().st_ino, file.stat().st_size, file.stat().st_blocks) for file in folder.iterdir()}
+    assert after == before
+    assert installed._opened().lmdb.info()["max_readers"] == READERS_MAX
 
 
 def test_the_store_is_used_while_it_is_copied(real: Any) -> None:

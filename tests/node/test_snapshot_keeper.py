@@ -362,16 +362,79 @@ def test_rule_43_a_disk_without_room_for_a_snapshot_waits_for_it(small: Cluster,
     small.settle()
 
 
-def test_rule_43_a_folder_without_room_for_the_store_waits_for_it(small: Cluster) -> None:
+@pytest.mark.parametrize("creations", range(5))
+def test_rule_43_without_room_for_the_store_an_installation_is_given_up_until_there_is(
+    small: Cluster, creations: int
+) -> None:
+    """The data, the readers' table, the lock, the state, and last the pointer: whichever finds no room, the old store counts."""
+    leader, follower = small.leader(), small.followers()[0]
+    leader.write(put(b"old", b"kept"))
+    small.settle()
+    leave_behind(small, follower)
+    before = follower.machine.applied_index
+    follower.store_disk.fill(creations)
+    small.cut()
+    small.until(lambda: follower.runtime.is_full)
+    small.run(3 * ELECTION_MS)
+    assert follower.is_up and follower.lives == 1 and follower.runtime.status().is_full
+    assert follower.machine.applied_index == before
+    small.until(lambda: not follower.runtime._persistence.is_installing)
+    assert follower.get(b"old", "dirty") == b"kept", "it goes on with what it has"
+    small.until(lambda: follower.store_disk.list() == ["generation.json", follower.machine.folder])
+    follower.store_disk.creations_left = None
+    small.until(lambda: follower.runtime.applied_index == leader.runtime.applied_index)
+    small.until(lambda: not follower.runtime.status().is_full)
+    assert follower.lives == 1, "it did not end"
+    small.settle()
+
+
+@pytest.mark.parametrize("restores_at_once", [True, False])
+def test_rule_43_a_batch_without_room_while_a_store_takes_its_place_ends_nothing(
+    small: Cluster, monkeypatch: pytest.MonkeyPatch, restores_at_once: bool
+) -> None:
+    """What was refused was on its way to the disk before the snapshot. The core begins again from store and journal, both new."""
     leader, follower = small.leader(), small.followers()[0]
     leave_behind(small, follower)
-    follower.store_disk.is_full = True
+    install, full = follower.machine.install, NoSpace("simulated: no room")
+    restores: list[SnapshotMeta] = []
+
+    def install_and_refuse(snapshots: Any, snapshot: Any) -> None:
+        install(snapshots, snapshot)
+        follower.runtime.no_room(full)
+
+    def refuse_once(meta: SnapshotMeta) -> None:
+        restores.append(meta)
+        if len(restores) == 1 and not restores_at_once:
+            raise full
+        restore(meta)
+
+    journal = follower.runtime.parts.journal
+    restore = journal.restore
+    with monkeypatch.context() as trouble:
+        trouble.setattr(follower.machine, "install", install_and_refuse)
+        trouble.setattr(journal, "restore", refuse_once)
+        small.cut()
+        small.until(lambda: bool(restores) or not follower.is_up)
+        small.until(lambda: journal.first_index() - 1 == follower.machine.applied_index or not follower.is_up)
+    small.until(lambda: follower.is_up and follower.runtime.applied_index == leader.runtime.applied_index)
+    assert follower.lives == 1, follower.reason
+    small.until(lambda: not follower.runtime.status().is_full)
+    small.settle()
+
+
+def test_a_leader_does_not_send_a_refused_snapshot_again_at_once(small: Cluster) -> None:
+    leader, follower = small.leader(), small.followers()[0]
+    leave_behind(small, follower)
+    follower.disk.capacity_bytes = follower.disk.used_bytes
     small.cut()
-    small.until(lambda: follower.runtime._persistence.is_installing)
-    small.run(3 * ELECTION_MS)
-    assert follower.is_up and follower.runtime._persistence.is_installing
-    follower.store_disk.is_full = False
+    small.until(lambda: follower.runtime.status().is_full)
+    began_ms, before = small.now_ms, len(sent(leader, BEGIN))
+    small.run(10 * ELECTION_MS)
+    assert follower.runtime.status().is_full and not follower.runtime.is_full, "it takes what finds room"
+    assert 0 < len(sent(leader, BEGIN)) - before <= (small.now_ms - began_ms) / SMALL["transfer_retry_ms"] + 1
+    follower.disk.capacity_bytes = 2**40
     small.until(lambda: follower.runtime.applied_index == leader.runtime.applied_index)
+    assert follower.lives == 1 and not follower.runtime.status().is_full
     small.settle()
 
 

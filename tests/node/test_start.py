@@ -306,11 +306,11 @@ def test_a_full_disk_at_the_start_says_so_and_changes_nothing(host: Host, donor:
     host.write(3)
     host.apply(3)
     host.power_cut()
-    host.store_disk.is_full = True
+    host.store_disk.fill()
     host.disk.capacity_bytes = host.disk.used_bytes
     with pytest.raises(NoSpace):
         receive(host, donor, 20)
-    host.store_disk.is_full = False
+    host.store_disk.creations_left = None
     host.disk.capacity_bytes = 2**40
     machine, journal, _ = host.start()
     assert (machine.applied_index, journal.last_index()) == (0, 3)

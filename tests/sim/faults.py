@@ -244,7 +244,9 @@ class Spirit:
         if node is None:
             return False
         node.disk.capacity_bytes = node.disk.used_bytes + self.random.choice((0, 0, 2_000, 20_000))
-        node.store_disk.is_full = self.random.random() < 0.3
+        mood = self.random.random()
+        if mood < 0.3:
+            node.store_disk.fill(int(mood * 20))  # a store that takes the place of another one is five files, or six
         if self.random.random() < 0.5:
             node.disk.fail("enospc", self.random.randrange(3))
         self.later(500, 6_000, node.free_disk)

@@ -37,13 +37,17 @@ class StoreDisk(HostDisk):
 
     Attributes:
         cut_after: so many more operations are done before the power goes out; None if it does not.
-        is_full: whether there is room for new files.
+        creations_left: for so many more files there is room; None if there is for any number.
     """
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
         self.cut_after: int | None = None
-        self.is_full = False
+        self.creations_left: int | None = None
+
+    def fill(self, creations_left: int = 0) -> None:
+        """From now on there is room for so many more files."""
+        self.creations_left = creations_left
 
     def _step(self) -> None:
         if self.cut_after is not None:
@@ -53,8 +57,10 @@ class StoreDisk(HostDisk):
 
     def create(self, name: str, size_bytes: int = 0) -> DiskFile:
         self._step()
-        if self.is_full:
-            raise NoSpace(f"simulated: no room for {name}")
+        if self.creations_left is not None:
+            self.creations_left -= 1
+            if self.creations_left < 0:
+                raise NoSpace(f"simulated: no room for {name}")
         return super().create(name, size_bytes)
 
     def rename(self, old: str, new: str) -> None:
@@ -384,7 +390,7 @@ class SimNode:
     def free_disk(self) -> None:
         """There is room again."""
         self.disk.capacity_bytes = 2**40
-        self.store_disk.is_full = False
+        self.store_disk.creations_left = None
 
 
 def _name(event: Event) -> str:

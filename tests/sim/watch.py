@@ -99,6 +99,8 @@ class Watch:
         """A process ends because of itself. There must be a reason for that, outside of it."""
         if "simulated" not in reason and not (node.disk.counts["bit_flip"] and "changed" in reason):
             raise Violated(f"{node.id} gives up, and its disk is well: {reason}. {node.describe()}")
+        if "no room" in reason:
+            raise Violated(f"{node.id} gives up for want of room: {reason}. {node.describe()}")
 
     def unusable(self, node: SimNode) -> None:
         """A node cannot start any more. Only a changed bit may do that."""
