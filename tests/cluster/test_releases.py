@@ -159,7 +159,11 @@ def test_a_rolling_upgrade_shows_in_no_answer_and_a_downgrade_is_refused(next_re
         assert do(cluster, "exists", 0, b"number")
         assert "entries of version 2" not in "".join(node.errors() for node in cluster.nodes.values())
 
-        # The last one was upgraded.
+        # Until then there is a way back.
+        restart(cluster, leader, OURS)
+        restart(cluster, leader, next_release)
+
+        # The last one is upgraded.
         restart(cluster, second, next_release)
         assert do_new(cluster, *double) in (6, 12)  # whoever loses his leader asks again
         await_log(cluster, cluster.leader().node_id, "writes entries of version 2: all members read it")

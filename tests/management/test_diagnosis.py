@@ -97,6 +97,10 @@ WARNINGS: list[tuple[str, list[Any]]] = [
         [status("n1", "leader", members=[member("n1"), member("n3", is_connected=False)]), "n3"],
     ),
     (
+        "n3 has no connection to the leader. Look at the network",
+        [status("n1", "leader", members=[member("n1"), member("n3", is_connected=False)]), status("n3")],
+    ),
+    (
         "n2 is too far behind for the log",
         [status("n1", "leader", members=[member("n1"), member("n2", flow="snapshot"), member("n3")])],
     ),
