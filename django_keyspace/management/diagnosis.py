@@ -198,7 +198,9 @@ def _about_members(answers: Answers) -> list[str]:
                 f"{member['name']} does not answer." + ("" if member["is_connected"] else " Nor does it to the leader.")
             )
         elif not member["is_connected"]:
-            found.append(f"{member['name']} has no connection to the leader. Look at the network between them, and at its log.")
+            found.append(
+                f"{member['name']} has no connection to the leader. Look at the network between them, and at its log."
+            )
         elif member["flow"] == "snapshot":
             found.append(f"{member['name']} is too far behind for the log; it is being sent a snapshot.")
         elif (member["lag"] or 0) > LAG_ENTRIES_MAX:
