@@ -5,144 +5,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 
 from django_keyspace.exceptions import KeyspaceError
-from django_keyspace.testing import RunningNode
 from django_keyspace.testing.cluster import await_found
 
-from .disks import HangingDisk
-from .namespaces import Namespaces
-from .place import Place
+from .scene import TROUBLE_TIMEOUT_S, Scene
 from .verify import Broken
 from .wires import CLIENTS
-
-TROUBLE_TIMEOUT_S = 60.0
-
-
-@dataclass
-class Scene:
-    """What a fault works with.
-
-    Attributes:
-        place: the cluster.
-        random: of its choices.
-    """
-
-    place: Place
-    random: Random
-    _begun: dict[str, int] = field(default_factory=dict)
-
-    def leader(self) -> str:
-        """Who leads."""
-        return self.place.leader_name()
-
-    def others(self, name: str) -> list[str]:
-        """All but one, in any order."""
-        found = [other for other in self.place.nodes if other != name]
-        self.random.shuffle(found)
-        return found
-
-    def node(self, name: str) -> RunningNode:
-        """A node's process."""
-        return self.place.nodes[name]
-
-    def linger(self, least_s: float = 0.1, most_s: float = 0.6) -> None:
-        """Let it be like that for a moment: how long the trouble lasts is part of it."""
-        time.sleep(self.random.uniform(least_s, most_s))
-
-    def successor(self, name: str) -> str:
-        """Wait until another node leads, and serves."""
-        return self.place.leader_name(other_than=name)
-
-    @contextlib.contextmanager
-    def frozen(self, name: str) -> Iterator[None]:
-        """A node does nothing, as in a pause of its whole machine."""
-        self.node(name).send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.node(name).send_signal(signal.SIGCONT)
-
-    @contextlib.contextmanager
-    def cut(self, *directions: tuple[str, str]) -> Iterator[None]:
-        """Nothing passes in these directions."""
-        net = self.place.net
-        if net is None:
-            raise RuntimeError("There is nothing between these nodes that could be cut.")
-        net.hold(directions)
-        try:
-            yield
-        finally:
-            net.release()
-
-    @contextlib.contextmanager
-    def unplugged(self, name: str) -> Iterator[None]:
-        """A node's cable is pulled."""
-        net = self.place.net
-        if not isinstance(net, Namespaces):
-            raise RuntimeError("These nodes have no cables.")
-        net.plug(name, False)
-        try:
-            yield
-        finally:
-            net.plug(name, True)
-
-    @contextlib.contextmanager
-    def hanging(self, name: str) -> Iterator[None]:
-        """A node's disk does not answer."""
-        disk = self.place.disks[name]
-        if not isinstance(disk, HangingDisk):
-            raise RuntimeError("This disk never hangs.")
-        with disk.hanging():
-            yield
-
-    def writes(self) -> None:
-        """A write is done, within a few seconds."""
-        mark = b"a write"
-
-        def look() -> bool | None:
-            with contextlib.suppress(KeyspaceError):
-                self.place.ask(self.leader(), "set", 0, mark, (2, 0, b"x"), None, "always", timeout_s=2)
-                return True
-            return None
-
-        if await_found(look, TROUBLE_TIMEOUT_S) is None:
-            raise Broken(f"Nobody takes a write: {[self.place.status(name) for name in self.place.nodes]}")
-
-    def says(self, name: str, words: str) -> None:
-        """Wait until a node has said something in its log since the fault began."""
-
-        def look() -> bool | None:
-            return words in self.node(name).errors()[self._begun.get(name, 0) :] or None
-
-        if await_found(look, TROUBLE_TIMEOUT_S) is None:
-            raise Broken(f"{name} never says {words!r}")
-
-    def begin(self) -> None:
-        """A fault begins."""
-        self._begun = {name: len(node.errors()) for name, node in self.place.nodes.items()}
-
-    def reads_here(self, name: str) -> None:
-        """A node answers from its own copy."""
-        try:
-            self.place.ask(name, "at", "dirty", 0, None, ("exists", 0, b"k"), timeout_s=TROUBLE_TIMEOUT_S / 2)
-        except KeyspaceError as error:
-            raise Broken(f"{name} does not answer a dirty read: {error}") from error
-
-    def follows(self, name: str) -> None:
-        """Wait until a node knows that another one leads."""
-
-        def look() -> bool | None:
-            status = self.place.status(name)
-            return (status is not None and status["leader"] not in (None, name)) or None
-
-        if await_found(look, TROUBLE_TIMEOUT_S) is None:
-            raise Broken(f"{name} does not follow anybody: {self.place.status(name)}")
 
 
 def both(one: str, other: str) -> list[tuple[str, str]]:
@@ -193,10 +64,28 @@ def kill_all(scene: Scene) -> None:
 def restart_each(scene: Scene) -> None:
     """What an upgrade does. It shows in no answer: `test_nemesis.py` holds clients against that."""
     for name in scene.others(""):
-        if scene.node(name).stop() != 0:
-            raise Broken(f"{name} did not end in good order: {scene.node(name).errors()[-2000:]}")
-        scene.node(name).start()
-        _caught_up(scene, name)
+        _restart(scene, name)
+
+
+def _restart(scene: Scene, name: str) -> None:
+    if scene.node(name).stop() != 0:
+        raise Broken(f"{name} did not end in good order: {scene.node(name).errors()[-2000:]}")
+    scene.node(name).start()
+    _caught_up(scene, name)
+
+
+def upgrade_one(scene: Scene) -> None:
+    """What comes after it happens to nodes of two releases, unless it was the last one."""
+    older = [name for name in scene.others("") if name not in scene.place.upgraded]
+    for name in older[:1]:
+        scene.place.upgrade(name)
+        _restart(scene, name)
+
+
+def upgrade_each(scene: Scene) -> None:
+    for name in scene.others(""):
+        scene.place.upgrade(name)
+    restart_each(scene)
 
 
 def _caught_up(scene: Scene, name: str) -> None:
@@ -475,11 +364,11 @@ Fault = Callable[[Scene], None]
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
-        kill_leader, kill_leader_again_and_again, kill_follower, kill_most, kill_all, restart_each, hand_over,
-        freeze_leader, freeze_leader_briefly, freeze_follower, freeze_all, cut_off_leader, cut_off_leader_from_all,
-        deafen_leader, mute_leader, deafen_follower, cut_one_pair, cut_everywhere, freeze_leader_and_kill_follower,
-        kill_leader_of_a_cut_cluster, restart_under_a_frozen_follower, wipe_follower, fill_disk_of_leader, fill_disk_of_follower,
-        unplug_leader, unplug_follower, hang_disk_of_leader, hang_disk_of_follower, hang_disks_of_most,
+        kill_leader, kill_leader_again_and_again, kill_follower, kill_most, kill_all, restart_each, upgrade_one, upgrade_each,
+        hand_over, freeze_leader, freeze_leader_briefly, freeze_follower, freeze_all, cut_off_leader, cut_off_leader_from_all,
+        deafen_leader, mute_leader, deafen_follower, cut_one_pair, cut_everywhere, unplug_leader, unplug_follower,
+        freeze_leader_and_kill_follower, kill_leader_of_a_cut_cluster, restart_under_a_frozen_follower, wipe_follower,
+        fill_disk_of_leader, fill_disk_of_follower, hang_disk_of_leader, hang_disk_of_follower, hang_disks_of_most,
         kill_leader_with_hanging_disk, slow_disk_of_leader, slow_disk_of_follower,
     )
 }  # fmt: skip

@@ -11,6 +11,7 @@ from django_keyspace.exceptions import KeyspaceError
 from django_keyspace.security import Security, make_security
 from django_keyspace.testing import NodeDidNotStart, RunningCluster, RunningNode
 from django_keyspace.testing.cluster import _free_ports, await_found
+from tests.cluster.releases import NEXT, make_release
 
 from .disks import HangingDisk, SmallDisk
 from .namespaces import Namespaces
@@ -33,11 +34,14 @@ class Place(RunningCluster):
     Attributes:
         net: what cuts, None if nothing does.
         disks: the nodes whose data folder is a small disk of its own, with it.
+        upgraded: the nodes that run the next release, or will when they are started again.
     """
 
     def __init__(self, folder: Path, size: int, flags: list[str], net: str = "proxy") -> None:
         self.net: Wires | Namespaces | None = None if net == "plain" else Wires() if net == "proxy" else Namespaces()
         self.disks: dict[str, SmallDisk | HangingDisk] = {}
+        self.upgraded: set[str] = set()
+        self._next_release: Path | None = None
         self._listens: dict[str, str] = {}
         try:
             super().__init__(folder, size, SECRET if net == "namespaces" else None, flags)
@@ -51,6 +55,13 @@ class Place(RunningCluster):
         return super()._find_addresses(names)
 
     def _node(self, name: str, flags: list[str]) -> RunningNode:
+        node = self._node_at_net(name, flags)
+        self.nodes[name] = node
+        if self.upgraded:  # whoever joins during an upgrade joins with the newer release
+            self.upgrade(name)
+        return node
+
+    def _node_at_net(self, name: str, flags: list[str]) -> RunningNode:
         if not isinstance(self.net, Wires):
             node = super()._node(name, flags)
             node.within = self.net.within(name) if self.net is not None else []
@@ -61,6 +72,13 @@ class Place(RunningCluster):
         return RunningNode(
             self._folder / name, [*self._flags, f"--advertise={advertised}", *flags], name, listen, self._secret
         )
+
+    def upgrade(self, name: str) -> None:
+        """Have a node run the next release when it is started again."""
+        if self._next_release is None:
+            self._next_release = make_release(self._folder / "next-release", NEXT)
+        self.nodes[name].root = self._next_release
+        self.upgraded.add(name)
 
     @property
     def location(self) -> str:

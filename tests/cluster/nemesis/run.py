@@ -18,8 +18,9 @@ from tests.sim.checker import Report
 from tests.sim.history import History, now_us
 
 from .client import Orders
-from .faults import FAULTS, Scene
+from .faults import FAULTS
 from .place import Place
+from .scene import Scene
 from .verify import Broken, check_all, outcomes
 
 ROOT = Path(__file__).resolve().parents[3]
