@@ -58,7 +58,12 @@ def test_full_disks_show_in_no_answer(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_hanging_disks_show_in_no_answer(tmp_path: Path) -> None:
     skip_for(why_no_hanging_disks())
-    trouble(tmp_path, 3, ("hang_disk_of_leader", "hang_disk_of_follower", "slow_disk_of_leader"), "hanging")
+    trouble(
+        tmp_path,
+        3,
+        ("hang_disk_of_leader", "hang_disk_of_follower", "slow_disk_of_leader", "freeze_files_of_leader"),
+        "hanging",
+    )
 
 
 @pytest.mark.timeout(300)

@@ -66,8 +66,19 @@ class HangingDisk:
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
         """Nothing gets to the disk meanwhile. It goes on even if this process is killed."""
+        with self._frozen(self._below):
+            yield
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Whoever writes waits, not only who wants it on the disk: as while somebody takes a snapshot of it."""
+        with self._frozen(self.folder):
+            yield
+
+    @contextlib.contextmanager
+    def _frozen(self, folder: Path) -> Iterator[None]:
         process = subprocess.Popen(
-            ["sh", "-c", _HANG, str(self._below)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ["sh", "-c", _HANG, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         try:
             if process.stdout is None or process.stdout.readline() != "hangs\n":

@@ -315,6 +315,20 @@ def kill_leader_with_hanging_disk(scene: Scene) -> None:
     scene.node(name).start()
 
 
+def freeze_files_of_leader(scene: Scene) -> None:
+    """As somebody does who takes a snapshot of its volume: it is silent meanwhile."""
+    name = scene.leader()
+    with scene.without_writes(name):
+        scene.successor(name)
+        scene.linger()
+
+
+def freeze_files_of_follower(scene: Scene) -> None:
+    with scene.without_writes(scene.others(scene.leader())[0]):
+        scene.linger(0.5, 1.0)
+        scene.writes()
+
+
 def slow_disk_of_leader(scene: Scene) -> None:
     _slow(scene, scene.leader())
 
@@ -369,12 +383,13 @@ FAULTS: dict[str, Fault] = {
         deafen_leader, mute_leader, deafen_follower, cut_one_pair, cut_everywhere, unplug_leader, unplug_follower,
         freeze_leader_and_kill_follower, kill_leader_of_a_cut_cluster, restart_under_a_frozen_follower, wipe_follower,
         fill_disk_of_leader, fill_disk_of_follower, hang_disk_of_leader, hang_disk_of_follower, hang_disks_of_most,
-        kill_leader_with_hanging_disk, slow_disk_of_leader, slow_disk_of_follower,
+        kill_leader_with_hanging_disk, freeze_files_of_leader, freeze_files_of_follower, slow_disk_of_leader,
+        slow_disk_of_follower,
     )
 }  # fmt: skip
 NEED_DISKS = ("fill_disk_of_leader", "fill_disk_of_follower")
 """Faults for a cluster whose nodes have small disks of their own."""
-NEED_HANGS = tuple(name for name in FAULTS if "hang" in name or "slow" in name)
+NEED_HANGS = tuple(name for name in FAULTS if not {"hang", "hanging", "slow", "files"}.isdisjoint(name.split("_")))
 """Faults for a cluster whose nodes' disks can be made to hang."""
 NEED_CABLES = ("unplug_leader", "unplug_follower")
 """Faults for a cluster whose nodes have networks of their own."""

@@ -92,11 +92,20 @@ class Scene:
     @contextlib.contextmanager
     def hanging(self, name: str) -> Iterator[None]:
         """A node's disk does not answer."""
+        with self._disk(name).hanging():
+            yield
+
+    @contextlib.contextmanager
+    def without_writes(self, name: str) -> Iterator[None]:
+        """A node's file system takes no writes."""
+        with self._disk(name).frozen():
+            yield
+
+    def _disk(self, name: str) -> HangingDisk:
         disk = self.place.disks[name]
         if not isinstance(disk, HangingDisk):
             raise RuntimeError("This disk never hangs.")
-        with disk.hanging():
-            yield
+        return disk
 
     def writes(self) -> None:
         """A write is done, within a few seconds."""
