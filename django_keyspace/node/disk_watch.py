@@ -42,7 +42,5 @@ class DiskWatch:
                 )
             return
         if self._since_s is not None and self._looks >= LOOKS:
-            logger.warning(
-                "The disk of node %s goes on, after %.1f seconds.", self._name, monotonic() - self._since_s
-            )
+            logger.warning("The disk of node %s goes on, after %.1f seconds.", self._name, monotonic() - self._since_s)
         self._since_s, self._looks = since_s, 0
