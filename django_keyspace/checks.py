@@ -101,10 +101,10 @@ def _check_options(alias: str, entry: dict[str, Any], config: Config) -> Iterato
 
 
 def _check_replica(alias: str, config: Config, place: str) -> Iterator[CheckMessage]:
-    if config.consistency in ("safe", "lease"):
+    if config.consistency in ("safe", "lease") and len(parse_location(config.location).endpoints) > 1:
         yield Info(
-            f"CACHES[{alias!r}] has a replica and consistency {config.consistency!r}: only dirty_get and the other dirty "
-            "reads are answered there.",
+            f"CACHES[{alias!r}] has a replica and consistency {config.consistency!r}: of a cluster, only dirty_get and the other "
+            "dirty reads are answered there.",
             hint="Set OPTIONS['consistency'] to 'session' or 'dirty' for other reads.",
             id="keyspace.I001",
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from django_keyspace.addresses import SOCKET_FILE
-from django_keyspace.exceptions import ConfigurationError, KeyspaceError
+from django_keyspace.exceptions import ConfigurationError, KeyspaceError, StorageError
 from django_keyspace.node.config import NodeConfig
 from django_keyspace.node.interfaces import Handle, Scheduler
 from django_keyspace.node.reading import UNKNOWN_AGE_MS
@@ -193,7 +193,7 @@ class Beside:
             Whether there was the file of an earlier life: then :data:`FORGET_MS` have to pass before this one changes anything,
             so that nobody reads any more what was true in that one.
         Raises:
-            OSError: that file can be neither replaced nor removed.
+            StorageError: that file can be neither replaced nor removed.
         """
         had_another = os.path.exists(self._file.path)
         try:
@@ -201,9 +201,19 @@ class Beside:
         except OSError as error:
             self._written(error)
             if not self._file.is_open:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._file.path)  # its readers see that it has gone
+                self._remove()
         return had_another
+
+    def _remove(self) -> None:
+        """Remove an earlier life's file: whoever reads beside the node sees that it has gone."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._file.path)
+        except OSError as error:
+            raise StorageError(
+                f"{self._file.path} can be neither replaced nor removed ({error.strerror}): who reads the store beside this node "
+                "would believe what an earlier process says there. Mend the permissions of the folder, and start the node again."
+            ) from error
 
     def start(self) -> None:
         """Write now, and from now on."""

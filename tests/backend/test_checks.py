@@ -114,8 +114,18 @@ def test_replicas(settings: Any, tmp_path: Path, consistency: str, place: str, i
     (tmp_path / "here").mkdir()
     replica = place if place == "auto" else str(tmp_path / place)
     options = {"consistency": consistency, "replica": replica}
-    settings.CACHES = {"default": {"BACKEND": BACKEND, "LOCATION": "keyspace://127.0.0.1:7080/0", "OPTIONS": options}}
+    location = "keyspace://127.0.0.1:7080,127.0.0.1:7081/0"
+    settings.CACHES = {"default": {"BACKEND": BACKEND, "LOCATION": location, "OPTIONS": options}}
     assert [message.id for message in checks.check_aliases()] == ids
+    # With one address, it may be a node that runs alone: then all reads are answered there.
+    settings.CACHES["default"]["LOCATION"] = "keyspace://127.0.0.1:7080/0"
+    assert [message.id for message in checks.check_aliases()] == [name for name in ids if name != "keyspace.I001"]
+
+
+def test_a_replica_that_nobody_has_asked_for(settings: Any, tmp_path: Path) -> None:
+    location = f"keyspace+unix://{tmp_path}/missing/node.sock"
+    settings.CACHES = {"default": {"BACKEND": BACKEND, "LOCATION": location}}
+    assert checks.check_aliases() == []
 
 
 def test_other_backends_are_left_alone(settings: Any) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from django_keyspace.exceptions import ConfigurationError
-from django_keyspace.node.beside import Beside, FreshnessFile, Seen, group_id
+from django_keyspace.exceptions import ConfigurationError, StorageError
+from django_keyspace.node.beside import Beside, FreshnessFile, Seen, beside_alone, group_id
+from django_keyspace.node.config import NodeConfig
 from django_keyspace.node.reading import UNKNOWN_AGE_MS
-from django_keyspace.store.folder import boot_id
+from django_keyspace.store.folder import boot_id, process_space
 from django_keyspace.store.freshness import ENDED, FRESHNESS_FILE, READABLE, RECORD_BYTES, Freshness, unpack
 
 
@@ -209,6 +210,55 @@ def test_an_end_before_the_beginning(node: Node) -> None:
     assert node.told is not None and node.told.flags == ENDED
 
 
+def test_the_first_word_is_there_before_anything_else_happens(tmp_path: Path) -> None:
+    first, second = Node(tmp_path), Node(tmp_path)
+    assert first.beside.begin() is False
+    assert first.told is not None and first.told.life == first.life
+    before = first.path.stat().st_ino
+    assert second.beside.begin() is True, "somebody may read as of the life before"
+    assert second.told is not None and second.told.life == second.life and second.path.stat().st_ino != before
+    assert second.turns.work == second.turns.timers == []
+
+
+def test_a_disk_without_room_takes_the_word_of_the_life_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Node(tmp_path), Node(tmp_path)
+    first.beside.begin()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FreshnessFile, "write", full)
+    assert second.beside.begin() is True
+    assert not second.path.exists()
+    monkeypatch.undo()
+    second.beside.start()
+    second.turns.thread()
+    assert second.told is not None and second.told.life == second.life
+
+
+def test_a_node_does_not_serve_beside_a_word_that_stays(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.path.mkdir()
+    with pytest.raises(StorageError, match="neither replaced nor removed"):
+        node.beside.begin()
+
+
+def test_a_lone_store_that_cannot_be_read_is_not_shown(tmp_path: Path) -> None:
+    class Broken:
+        def file_number(self) -> int:
+            return 5
+
+        def log_time_ms(self) -> int:
+            raise StorageError("It cannot be read.")
+
+    config = NodeConfig("n1", "127.0.0.1", 0, str(tmp_path))
+    beside = beside_alone(config, tmp_path, str(tmp_path / "store"), Broken(), Turns())  # type: ignore[arg-type]
+    beside.begin()
+    told = unpack((tmp_path / FRESHNESS_FILE).read_bytes())
+    assert told is not None and told.flags == 0
+    assert (beside.answer()["alone"], beside.answer()["generation"]) == (True, 5)
+
+
 def test_another_life_does_not_write_into_the_file_of_the_one_before(tmp_path: Path) -> None:
     record = Freshness(READABLE, 1, 2, 3, 4, 5, 6, b"")
     first, second = FreshnessFile(tmp_path), FreshnessFile(tmp_path)
@@ -234,6 +284,7 @@ def test_what_is_answered(node: Node, tmp_path: Path) -> None:
         "boot_ms": 5_000,
         "life": b"",
         "process": os.getpid(),
+        "process_space": process_space(),
         "node": "n1",
         "generation": 3,
         "store": str(tmp_path / "store-3"),
