@@ -41,6 +41,8 @@ FRAME_OVERHEAD_BYTES: Final = 16 * 1024 * 1024
 MEMBERS_MS: Final = 100
 """How often the members are looked at, for links to new ones."""
 HAND_OVER_TIMEOUT_S: Final = 5.0
+HAND_OVER_ELECTIONS: Final = 4
+"""So many election timeouts on top: who may take over has to have run for one, and an attempt that fails takes two."""
 HAND_OVER_AGAIN_S: Final = 0.05
 
 
@@ -347,13 +349,15 @@ class ClusterNode:
     async def hand_over(self) -> None:
         """Lead no more, so that the cluster does not have to find out that this node is gone.
 
-        A node that has just started does not vote at once, so this may take several attempts.
+        A node that has just started neither stands nor votes, so this may take some time, and several attempts.
         """
-        deadline_s = self._loop.time() + HAND_OVER_TIMEOUT_S
+        patience_s = HAND_OVER_TIMEOUT_S + HAND_OVER_ELECTIONS * self.settings.election_timeout_ms / 1000
+        deadline_s = self._loop.time() + patience_s
         while not self.runtime.is_over and self.runtime.raft.role is Role.LEADER:
-            error = await self._hand_over_once()
+            error = await self._hand_over_once(patience_s)
             if error is None:
                 logger.info("Node %s has handed leadership over", self.config.node_id)
+                await self._await_leader()
                 return
             voters = self.membership().voters
             there = {self.runtime.node, *self.peers.connected()} & set(voters)
@@ -362,7 +366,13 @@ class ClusterNode:
                 return
             await asyncio.sleep(HAND_OVER_AGAIN_S)
 
-    async def _hand_over_once(self) -> KeyspaceError | None:
+    async def _await_leader(self) -> None:
+        """Stay until somebody leads: the one who is to take over may need this node's vote, if others have just started."""
+        deadline_s = self._loop.time() + self.settings.election_timeout_ms / 1000
+        while not self.runtime.is_over and self.runtime.raft.leader is None and self._loop.time() < deadline_s:
+            await asyncio.sleep(HAND_OVER_AGAIN_S)
+
+    async def _hand_over_once(self, patience_s: float) -> KeyspaceError | None:
         done: asyncio.Future[KeyspaceError | None] = self._loop.create_future()
 
         def take(error: KeyspaceError | None) -> None:
@@ -371,7 +381,7 @@ class ClusterNode:
 
         self.runtime.stop_leading(take)
         try:
-            async with asyncio.timeout(HAND_OVER_TIMEOUT_S):
+            async with asyncio.timeout(patience_s):
                 return await done
         except TimeoutError:
             return NoLeader("Nobody took it in time.")

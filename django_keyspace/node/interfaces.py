@@ -67,6 +67,9 @@ class Links(Protocol):
     def entry_versions(self) -> Mapping[str, int]:
         """By member, the newest version of entries that it has said to read; those that were met."""
 
+    def connected_ms(self, member: str) -> int:
+        """For how long at least the member's process has run, as its links show: they end with it. 0 if there is none."""
+
     def send(self, to: str, frame: tuple[Any, ...]) -> None:
         """Send a frame to a member, without waiting. It may get lost, come twice, late, and out of order.
 

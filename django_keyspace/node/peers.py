@@ -117,6 +117,7 @@ class Peers:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wishes: dict[str, asyncio.Event] = {}  # dial now
         self._ends: dict[PeerLink, asyncio.Event] = {}
+        self._met_s: dict[str, float] = {}  # when a member's newest link came up
         self._look_at_s = monotonic()
         self._watch: asyncio.TimerHandle | None = None
         self._log = SeldomLog(logger)
@@ -182,6 +183,12 @@ class Peers:
     def connected(self) -> list[str]:
         """The members that frames can be sent to."""
         return sorted({*self._dialled, *self._accepted})
+
+    def connected_ms(self, member: str) -> int:
+        """See :meth:`Links.connected_ms`."""
+        if member in self._dialled or member in self._accepted:
+            return int((monotonic() - self._met_s[member]) * 1000)
+        return 0
 
     # Being called
 
@@ -250,6 +257,7 @@ class Peers:
                 self._wishes[peer.node].set()
         if peer.purpose == LINK:
             self.entry_versions[peer.node] = peer.entry_version
+            self._met_s[peer.node] = monotonic()
 
     def _require_expected(self, expected: str, peer: PeerHello) -> None:
         if peer.cluster != self._hello.cluster:

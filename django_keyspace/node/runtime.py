@@ -82,7 +82,7 @@ class Runtime:
         self.members, self.address_of = directory.members, directory.address_of
         self.not_leader, self.public, self._no_room = directory.not_leader, directory.public, directory.no_room
         self._set_full, self.waits_for_room = directory.set_full, directory.waits_for_room
-        self._changes = Changes(self, scheduler, 2 * settings.election_timeout_ms)
+        self._changes = Changes(self, scheduler, parts.links, settings.election_timeout_ms)
         self.reads = NodeReads(self, machine, parts.clock, self._log_clock, scheduler, settings)
         self.read = self.reads.read
         self._applier = Applier(machine, scheduler, settings, self._applied, self.fail, self._store_is_full)

@@ -113,7 +113,16 @@ def restart_all_in_turn(cluster: RunningCluster, work: Work) -> None:
         work.more(5)
 
 
-@pytest.mark.parametrize("trouble", [kill_and_start, freeze_and_thaw, restart_all_in_turn])
+def restart_all_without_a_pause(cluster: RunningCluster, work: Work) -> None:
+    """Whoever leads has others beside it that have just started: they neither stand nor vote yet."""
+    for node in [*cluster.nodes.values()] * 2:
+        node.stop()
+        node.start()
+    for node in cluster.nodes.values():
+        assert "ends without a successor" not in node.errors()
+
+
+@pytest.mark.parametrize("trouble", [kill_and_start, freeze_and_thaw, restart_all_in_turn, restart_all_without_a_pause])
 def test_a_minority_that_goes_is_no_error_and_every_write_happens_once(
     cluster: RunningCluster, engine: RemoteEngine, trouble: Callable[[RunningCluster, Work], None]
 ) -> None:

@@ -114,6 +114,7 @@ class Node:
         assert self.life is None
         world, name = self.cluster.world, self.name
         self.lives += 1
+        self.started_ms = world.now_us / MS
         self.reason = ""
         life = Life(name, lambda: self.end(power_cut=True))
         random = world.random(f"runtime/{name}/{self.lives}")
@@ -151,6 +152,11 @@ class Node:
         )
         self.runtime = Runtime(self.id, CLUSTER, parts)
         self.runtime.start()
+
+    def connected_ms(self, member: str) -> int:
+        """See ``interfaces.Links``."""
+        started_ms = {node.id: node.started_ms for node in self.cluster if node.is_up}
+        return int(self.cluster.now_ms - started_ms[member]) if member in started_ms else 0
 
     def send(self, to: str, frame: tuple[Any, ...]) -> None:
         """See ``interfaces.Links``."""

@@ -208,6 +208,19 @@ async def test_a_link_that_broke_is_there_again(started: Any) -> None:
     await until(lambda: b.node in a.runtime.gone)
 
 
+async def test_the_age_of_a_process_is_that_of_its_newest_link(started: Any) -> None:
+    a, b = Node("a"), Node("b")
+    assert a.peers.connected_ms(b.node) == 0
+    await started(a, b)
+    await until_linked(a, b)
+    a.peers._met_s[b.node] -= 3600
+    assert 3600_000 <= a.peers.connected_ms(b.node) < 7200_000
+    dialled = a.peers._dialled[b.node]
+    dialled.abort()
+    await until(lambda: a.peers._dialled.get(b.node) not in (None, dialled))
+    assert a.peers.connected_ms(b.node) < 3600_000
+
+
 async def test_a_silent_link_is_closed(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "ALIVE_S", 0.05)
     a, b = Node("a"), Node("b")

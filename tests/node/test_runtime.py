@@ -128,6 +128,56 @@ def test_rule_53_leadership_is_handed_over_before_a_node_goes(cluster: Cluster) 
     assert told_of(leader.runtime.stop_leading) == [None], "who does not lead has nothing to hand over"
 
 
+@pytest.mark.parametrize("is_named", [True, False])
+def test_rule_53_a_leader_leads_on_until_somebody_can_take_over(cluster: Cluster, is_named: bool) -> None:
+    """Nodes that have just started neither stand nor vote. Until one of them does, everything goes on."""
+    leader = cluster.leader()
+    first, second = cluster.followers()
+    for node in (first, second):
+        node.end()
+        node.start()
+        cluster.run(ELECTION_MS / 4)
+    cluster.settle()
+    told = told_of(lambda told: leader.runtime.transfer(second.id if is_named else None, told))
+    for count in range(1, 4):
+        assert leader.write(incr()) == [count] and not told
+    began = cluster.now_ms
+    cluster.until(lambda: bool(told))
+    assert told == [None] and cluster.now_ms - began < ELECTION_MS
+    assert cluster.leader() is (second if is_named else first), "the one that has run for longer"
+
+
+def test_rule_53_a_node_that_has_run_for_long_takes_over_at_once(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    for node in cluster.followers():
+        began = cluster.now_ms
+        node.end()
+        node.start()
+        cluster.settle()
+        told = told_of(leader.runtime.stop_leading)
+        cluster.until(lambda told=told: bool(told))
+        assert told == [None] and cluster.now_ms - began < ELECTION_MS / 2
+        leader = cluster.leader()
+        assert leader is not node
+        cluster.run(2 * ELECTION_MS)
+        cluster.elect(node)
+        leader = node
+        cluster.run(2 * ELECTION_MS)
+
+
+def test_waiting_for_a_successor_ends_with_the_leadership(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    for node in cluster.followers():
+        node.end()
+        node.start()
+    cluster.run(0.1)
+    told = told_of(lambda told: leader.runtime.transfer(None, told))
+    assert not told
+    leader.runtime.stop()
+    cluster.until(lambda: bool(told))
+    assert isinstance(told[0], NoConnection)
+
+
 def test_handing_over_is_refused_or_given_up_with_a_reason(cluster: Cluster) -> None:
     leader = cluster.leader()
     (refused,) = told_of(lambda told: leader.runtime.transfer("nobody.1", told))

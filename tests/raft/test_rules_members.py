@@ -332,6 +332,45 @@ def test_rule_53_leadership_is_handed_over() -> None:
     assert bench.of(TimeoutNow) == [TimeoutNow("n2", "n1", 1)]
 
 
+def test_rule_53_whoever_is_to_take_over_is_asked_again_until_that_is_given_up() -> None:
+    bench = Bench()
+    bench.lead_settled()
+    bench.raft.transfer("n2")
+    asked = [len(bench.of(TimeoutNow, bench.work()))]
+    while bench.raft.is_handing_over:
+        bench.tick()
+        bench.beat("n2", "n3")
+        asked.append(len(bench.of(TimeoutNow, bench.work())))
+    assert asked[0] == 1 and 2 <= sum(asked) <= 11 and max(asked) == 1
+    bench.tick(3)
+    bench.beat("n2", "n3")
+    assert bench.of(TimeoutNow, bench.work()) == []
+
+
+def test_rule_53_a_node_that_has_just_started_takes_over_as_soon_as_it_may() -> None:
+    """It may have forgotten what it had promised to another leader, and whatever it knew of the log time."""
+    cluster = Cluster()
+    cluster.elect("n1")
+    cluster.crash("n2")
+    cluster.restart("n2")
+    cluster.run(3)
+    cluster["n1"].transfer("n2")
+    cluster.settle()
+    assert cluster.leader() == "n1"
+    cluster.run(8)
+    assert cluster.leader() == "n2", "within the same attempt"
+
+
+def test_rule_53_who_has_to_be_avoided_comes_last() -> None:
+    bench = Bench()
+    bench.lead_settled(["n3"])
+    bench.beat("n2")
+    assert bench.raft.successor() == bench.raft.successor({"n2"}) == "n3"
+    assert bench.raft.successor({"n3"}) == "n2"
+    assert bench.raft.successor({"n2", "n3"}) == "n3"
+    assert Bench().raft.successor() is None, "who does not lead knows nobody"
+
+
 def test_rule_53_the_best_successor_is_found_and_wins() -> None:
     cluster = Cluster()
     cluster.elect("n1")

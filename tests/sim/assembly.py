@@ -107,6 +107,11 @@ class SimLinks:
         self._host = node.host
         self._id = node.id
 
+    def connected_ms(self, member: str) -> int:
+        host = self._cluster.host_of(member)
+        node = self._cluster.nodes.get(host) if host is not None else None
+        return node.age_ms if node is not None and node.is_running else 0
+
     def send(self, to: str, frame: tuple[Any, ...]) -> None:
         host = self._cluster.host_of(to)
         if host is not None:

@@ -193,11 +193,17 @@ class SimNode:
         """Whether a process runs."""
         return self.life is not None and not self.life.paused
 
+    @property
+    def age_ms(self) -> int:
+        """For how long its process has run."""
+        return (self.world.now_us - self.started_us) // 1000
+
     def start(self) -> bool:
         """Start a process. Returns whether it runs."""
         if self.life is not None or self.trouble:
             return False
         self.lives += 1
+        self.started_us = self.world.now_us
         life = self.life = Life(self.host, lambda: self.power_cut("in the middle of an operation"))
         self.scheduler = SimScheduler(self.world, life, self.clock, self._thread_delay_us)
         try:

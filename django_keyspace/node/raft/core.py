@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from random import Random
 from typing import Any, Final
 
@@ -141,6 +141,17 @@ class Raft:
         """
         with self._guard() as state:
             return leadership.transfer(state, target)
+
+    def successor(self, avoid: Container[str] = ()) -> str | None:
+        """The voter that would take over best: it was heard lately, and has most of the log.
+
+        Arguments:
+            avoid: those that come after all others.
+        Returns:
+            Its id; None if no other voter was heard, or this node does not lead.
+        """
+        with self._guard() as state:
+            return replication.best_successor(state, avoid)
 
     def set_may_lead(self, may_lead: bool) -> None:
         """Whether this node may lead or try to: not while its disk is full or it shuts down. A leader steps down."""

@@ -23,6 +23,7 @@ def tick(state: State) -> None:
             progress.snapshot_failed()
     if state.ticks % state.config.heartbeat_ticks == 0:
         reads.begin_round(state)
+        hand_over(state)
 
 
 def must_step_down(state: State) -> bool:
@@ -153,6 +154,13 @@ def transfer(state: State, target: str | None) -> str:
         raise TransferRefused(f"{target!r} is not another voter, so it cannot take over. Nothing was changed.")
     state.transferee = target
     state.transfer_tick = state.ticks
-    if state.peers[target].match == state.log.last_index:
-        replication.send_timeout_now(state, target)
+    hand_over(state)
     return target
+
+
+def hand_over(state: State) -> None:
+    """Have the one who is to take over elected, if it has the whole log. Again with each heartbeat: the message may get lost, or
+    come to a node that has started within an election timeout, and such a node does not stand."""
+    target = state.transferee
+    if target is not None and target in state.peers and state.peers[target].match == state.log.last_index:
+        replication.send_timeout_now(state, target)

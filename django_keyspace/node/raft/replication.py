@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from .errors import BadMessage, require
 from .messages import (
     AppendRequest,
@@ -155,14 +157,14 @@ def retire(state: State) -> None:
     state.become_follower(state.term, None)
 
 
-def best_successor(state: State) -> str | None:
-    """The voter that has most of the log, among those that were heard lately."""
+def best_successor(state: State, avoid: Container[str] = ()) -> str | None:
+    """The voter that has most of the log, among those that were heard lately; one to be avoided only if there is no other."""
     candidates = [
-        (progress.match, peer)
+        (peer not in avoid, progress.match, peer)
         for peer, progress in state.peers.items()
         if peer in state.membership.voters and is_heard(state, progress)
     ]
-    return max(candidates, default=(0, None))[1]
+    return max(candidates, default=(False, 0, None))[2]
 
 
 def is_heard(state: State, progress: Progress) -> bool:
