@@ -57,7 +57,7 @@ class NodeConfig:
             another's: if that is not true, such a read can be stale.
         snapshot_entries: a snapshot of the store is made when so many entries of the log were applied since the last one.
         tls_peer_ca: file with the authorities of the other nodes' certificates, None: those of clients', or those of the system.
-        replica_group: a group of users of this host who may read the store of a node of a cluster; None: its user alone.
+        replica_group: a group of users of this host who may read the node's store; None: its user alone.
     """
 
     node_id: str

@@ -180,7 +180,7 @@ FLAGS: Final = (
         "replica_group",
         "GROUP",
         None,
-        "Of a cluster: a group of users of this host who may read the node's store (the option replica of a site).",
+        "A group of users of this host who may read the node's store (the option replica of a site).",
     ),
     Flag("log_format", "WORD", "text", "text: lines for people. json: one object per line.", choices=LOG_FORMATS),
 )
