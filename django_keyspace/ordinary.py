@@ -17,6 +17,7 @@ from django_keyspace.arguments import (
     INT64_MAX,
     INT64_MIN,
     KEY_BYTES_MAX,
+    LEVELS,
     SESSION_ID_BYTES,
     Limits,
 )
@@ -149,6 +150,24 @@ def _is_once(call: Any, limits: Limits) -> bool:
     )
 
 
+def _is_at(call: Any, limits: Limits) -> bool:
+    if len(call) != 5:
+        return False
+    _, level, min_index, max_staleness_ms, inner = call
+    if type(inner) is not tuple or not inner or type(inner[0]) is not str:
+        return False
+    check = _ORDINARY_READS.get(inner[0])
+    return (
+        check is not None
+        and type(level) is str
+        and level in LEVELS
+        and type(min_index) is int
+        and 0 <= min_index <= INT64_MAX
+        and (max_staleness_ms is None or (type(max_staleness_ms) is int and 0 <= max_staleness_ms <= INT64_MAX))
+        and check(inner, limits)
+    )
+
+
 _Check = Callable[[Any, Limits], bool]
 
 _ORDINARY_WRITES: Final[dict[str, _Check]] = {
@@ -160,12 +179,12 @@ _ORDINARY_WRITES: Final[dict[str, _Check]] = {
     "incr": _is_incr,
 }
 
-_ORDINARY: Final[dict[str, _Check]] = {
+_ORDINARY_READS: Final[dict[str, _Check]] = {
     "get": _is_of_key,
     "get_many": _is_of_keys,
     "exists": _is_of_key,
     "length": _is_of_key,
     "ttl": _is_of_key,
-    "once": _is_once,
-    **_ORDINARY_WRITES,
 }
+
+_ORDINARY: Final[dict[str, _Check]] = {**_ORDINARY_READS, **_ORDINARY_WRITES, "once": _is_once, "at": _is_at}

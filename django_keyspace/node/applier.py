@@ -14,6 +14,8 @@ from django_keyspace.node.settings import RuntimeSettings
 
 THREAD = "applier"
 RETRY_MS = 500
+LATER_MS = 5
+"""How long entries wait at most that nobody waits for. Those of that time are applied in one transaction."""
 GROUP_ENTRIES_MAX = 256
 GROUP_BYTES_MAX = 4 * 1024 * 1024
 
@@ -57,6 +59,7 @@ class Applier:
         self._queue: deque[Entry] = deque()
         self._is_busy = False
         self._was_full = False
+        self._is_later = False
         self._life = 0
 
     @property
@@ -69,11 +72,28 @@ class Applier:
         """Whether another thread is applying something."""
         return self._is_busy
 
-    def put(self, entries: Sequence[Entry]) -> None:
-        """Queue committed entries, and apply what can be applied at once."""
+    def put(self, entries: Sequence[Entry], *, at_once: bool = True) -> None:
+        """Queue committed entries, and apply what can be applied.
+
+        Arguments:
+            entries: those that follow the last ones.
+            at_once: False if there is something more urgent than these: they are applied soon, with what comes until then.
+        """
         self._queue.extend(entries)
+        if at_once or len(self._queue) >= GROUP_ENTRIES_MAX:
+            self.hurry()
+        elif not self._is_later:
+            self._is_later = True
+            self._scheduler.call_later(LATER_MS, self._later)
+
+    def hurry(self) -> None:
+        """Apply what can be applied now."""
         if not self._is_busy:
             self._go_on()
+
+    def _later(self) -> None:
+        self._is_later = False
+        self.hurry()
 
     def drop(self) -> None:
         """Forget what waits: a snapshot takes its place. What another thread is applying is finished."""

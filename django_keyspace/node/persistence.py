@@ -8,6 +8,7 @@ way back: store and journal have to fit together again before anything else is d
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 from django_keyspace.exceptions import KeyspaceError, NoSpace
@@ -20,6 +21,8 @@ from django_keyspace.node.raft import BrokenInvariant
 
 class Core(Protocol):
     """What persistence needs of the runtime."""
+
+    raft: consensus.Raft
 
     def persisted(self, number: int) -> None:
         """What the core's `Ready` of that number wanted is durable."""
@@ -57,6 +60,9 @@ class Persistence:
         self._held_back: list[tuple[consensus.Ready, Batch]] = []
         self._is_over = False
         self._is_replacing = False
+        self._done: deque[int] = deque()
+        self._under_way = 0
+        self._is_awaited = True
 
     @property
     def is_installing(self) -> bool:
@@ -91,19 +97,42 @@ class Persistence:
 
     def _write(self, number: int, batch: Batch) -> None:
         def done(error: KeyspaceError | None) -> None:
-            self._scheduler.call_threadsafe(self._written, number, error)
+            if error is not None:
+                self._scheduler.call_threadsafe(self._not_written, error)
+                return
+            self._done.append(number)
+            if self._is_awaited:
+                self._scheduler.call_threadsafe(self.look)
 
+        self._under_way += 1
         self._writer.submit(batch, done)
 
-    def _written(self, number: int, error: KeyspaceError | None) -> None:
-        if error is not None and not isinstance(error, NoSpace):
-            self._core.fail(error)
-        elif self._is_over:
+    def settle(self) -> None:
+        """Look whether anything waits for what is being written. If not, its end wakes nobody, which costs as much as a short
+        sync: :meth:`look` finds it when something else has come."""
+        if self._under_way:
+            self._is_awaited = self._core.raft.awaits_disk
+            if self._is_awaited and self._done:  # it ended just before that
+                self.look()
+
+    def look(self) -> None:
+        """Tell the core what has been written meanwhile."""
+        if not self._done:
             return
-        elif error is not None:
-            self._core.no_room(error)
-        else:
+        number = 0
+        while self._done:
+            number = self._done.popleft()
+            self._under_way -= 1
+        if not self._is_over:
             self._core.persisted(number)
+
+    def _not_written(self, error: KeyspaceError) -> None:
+        if not isinstance(error, NoSpace):
+            self._core.fail(error)
+            return
+        self.look()
+        if not self._is_over:
+            self._core.no_room(error)
 
     # --- Snapshots ----------------------------------------------------------------------------------------------------
 

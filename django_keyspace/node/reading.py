@@ -49,6 +49,9 @@ class Leading(Protocol):
     def pass_time(self) -> None:
         """Tell the core the time that has passed."""
 
+    def hurry(self) -> None:
+        """Apply what is known to be committed."""
+
     def flush_soon(self) -> None:
         """Call :meth:`NodeReads.ask` in the next turn of the loop."""
 
@@ -113,6 +116,7 @@ class NodeReads:
                 core.flush_soon()
             batch.ready.append(ready)
             return
+        core.hurry()
         age_ms = self.age_ms
         if max_staleness_ms is not None and (age_ms is None or age_ms > max_staleness_ms):
             age = "is of unknown age" if age_ms is None else f"was last known to be current {age_ms:,} ms ago"
@@ -129,10 +133,10 @@ class NodeReads:
     def _read_by_lease(self, ready: Ready) -> bool:
         """Answer a read at once, if the lease holds now and the store has all that is committed."""
         self._core.pass_time()  # first: this process may have slept through the end of its lease
-        index = self._core.raft.lease_index
-        if index is None or index > self._machine.applied_index:
+        lease = self._core.raft.lease
+        if lease is None or lease.index > self._machine.applied_index:
             return False
-        ready(self._confirmed_view(self._log_clock.now_ms()))
+        ready(self._confirmed_view(self._log_clock.now_ms(), lease.log_time_ms))
         return True
 
     def _wait_for(self, min_index: int, ready: Ready) -> None:
@@ -159,6 +163,11 @@ class NodeReads:
         if raft.role is consensus.Role.LEADER:
             return raft.quorum_contact_ticks * self._settings.tick_ms
         return self._freshness.age_ms(self._machine.applied_index)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether reads wait for something to be applied."""
+        return bool(self._waiting)
 
     # --- Told by the runtime ------------------------------------------------------------------------------------------
 
@@ -210,21 +219,21 @@ class NodeReads:
     def _answer(self, batch: Batch) -> None:
         """Answer reads from the store as it is now."""
         if batch.is_confirmed:
-            view = self._confirmed_view(batch.came_ms)
+            view = self._confirmed_view(batch.came_ms, self._core.raft.confirmed_log_time_ms)
         else:
             view = self._view(self._log_clock.now_ms(), self.age_ms)
         self._core.answered(len(batch.ready))
         for ready in batch.ready:
             ready(view)
 
-    def _confirmed_view(self, came_ms: int) -> StoreView:
+    def _confirmed_view(self, came_ms: int, majority_ms: int) -> StoreView:
         """The store for reads that came at a log time and see everything that was acknowledged before.
 
         By which time? What one safe read saw expire must not come back, under the next leader either, which begins from the
         latest time that a majority has heard of. So a safe read takes the time when it came, which its own round has told a
         majority; a lease read, which has no round, the latest time that some round has.
         """
-        self._floor_ms = max(self._floor_ms, min(came_ms, self._core.raft.confirmed_log_time_ms))
+        self._floor_ms = max(self._floor_ms, min(came_ms, majority_ms))
         return self._view(self._floor_ms, 0)
 
     def _refuse(self, batch: Batch, error: KeyspaceError) -> None:

@@ -84,16 +84,15 @@ class Runtime:
         self._set_full, self.waits_for_room = directory.set_full, directory.waits_for_room
         self._changes = Changes(self, scheduler, parts.links, settings.election_timeout_ms)
         self.reads = NodeReads(self, machine, parts.clock, self._log_clock, scheduler, settings)
-        self.read = self.reads.read
         self._applier = Applier(machine, scheduler, settings, self._applied, self.fail, self._store_is_full)
+        self.read, self.hurry = self.reads.read, self._applier.hurry
         self._keeper = SnapshotKeeper(cluster, self, parts)
         self._upkeep = Upkeep(self, machine, self._keeper, parts.clock, self._log_clock, settings.upkeep_ms)
         self._callbacks: list[Callable[[int], None]] = []
         self.on_commit = self._callbacks.append
         self._answered = 0
         self._notices = CommitNotices(scheduler, lambda: bool(self._proposals.entries), self.flush_soon)
-        self._is_pumping = False
-        self._flush_scheduled = False
+        self._is_pumping = self._flush_scheduled = False
         self._timer: Handle | None = None
         self._last_tick_ms = 0
         self._begin()
@@ -161,6 +160,7 @@ class Runtime:
 
     def pass_time(self) -> None:
         """Deliver the ticks that are due, before anything that came meanwhile (step 11 of the driver's contract)."""
+        self._persistence.look()
         due = (self._clock.monotonic_ms() - self._last_tick_ms) // self.settings.tick_ms
         if due <= 0 or not self._has_core:
             return
@@ -346,6 +346,7 @@ class Runtime:
                 self._look_at_role()
         finally:
             self._is_pumping = False
+        self._persistence.settle()
         self._tell_answered()
 
     def _carry_out(self, ready: consensus.Ready) -> None:
@@ -356,8 +357,9 @@ class Runtime:
                 self.parts.links.send(message.to, (RAFT, *to_wire(message)))
         self._persistence.take(ready)
         if ready.committed:
-            self._applier.put(ready.committed)
-            if self.raft.role is Role.LEADER:
+            leads = self.raft.role is Role.LEADER  # everybody waits for a follower's disk, and few for its store
+            self._applier.put(ready.committed, at_once=leads or not ready.entries or self.reads.is_awaited)
+            if leads:
                 self._notices.committed()
         if ready.reads or ready.refused_reads:
             self.reads.take(ready)
@@ -436,10 +438,8 @@ class Runtime:
         self.raft.fail("The disk is full.")
         self._lead_no_more(self._no_room())
 
-        def drained(result: KeyspaceError | None) -> None:
-            self._scheduler.call_threadsafe(self._begin_again)
-
-        self.parts.writer.call(self.parts.journal.accept_again, drained)
+        again = self._begin_again
+        self.parts.writer.call(self.parts.journal.accept_again, lambda _: self._scheduler.call_threadsafe(again))
 
     @guarded
     def _begin_again(self) -> None:

@@ -79,6 +79,9 @@ class WaitingReads:
         self._count = 0
         self._given_up = 0
 
+    def __bool__(self) -> bool:
+        return bool(self._unapplied or self._unconfirmed)
+
     def ask(self, read_id: int, batch: Batch) -> None:
         """A majority was asked, under that id."""
         self._unconfirmed[read_id] = batch

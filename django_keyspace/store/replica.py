@@ -96,13 +96,15 @@ class ReplicaStore(Store):
     @property
     def applied_index(self) -> int:
         """Index of the last entry that was applied."""
-        self._opened()
+        if self._environment is None:
+            self._opened()
         return self._applied_index
 
     @property
     def log_ms(self) -> int:
         """The log clock at that entry, in milliseconds."""
-        self._opened()
+        if self._environment is None:
+            self._opened()
         return self._floor_ms
 
     # ------------------------------------------------------------------------------------------------ applying

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from django_keyspace.node.entries import pack_calls
@@ -47,7 +48,7 @@ def answer_at_once(original: Any) -> Any:
 def durable_at_once(original: Any) -> Any:
     def write(persistence: Any, number: int, batch: Any) -> None:
         persistence._writer.submit(batch, lambda error: None)
-        persistence._scheduler.call_soon(persistence._written, number, None)
+        persistence._scheduler.call_soon(persistence._core.persisted, number)
 
     return write
 
@@ -176,14 +177,21 @@ def journal_stays(original: Any) -> Any:
 
 
 def full_is_written(original: Any) -> Any:
-    def written(persistence: Any, number: int, error: Any) -> None:
-        original(persistence, number, None if type(error).__name__ == "NoSpace" else error)
+    def write(persistence: Any, number: int, batch: Any) -> None:
+        writer = persistence._writer
 
-    return written
+        def submit(batch: Any, done: Any) -> None:
+            writer.submit(batch, lambda error: done(None if type(error).__name__ == "NoSpace" else error))
+
+        persistence._writer = SimpleNamespace(submit=submit)
+        original(persistence, number, batch)
+        persistence._writer = writer
+
+    return write
 
 
 def own_clock_for_reads(original: Any) -> Any:
-    return lambda reads, came_ms: reads._view(reads._log_clock.now_ms(), 0)
+    return lambda reads, came_ms, majority_ms: reads._view(reads._log_clock.now_ms(), 0)
 
 
 def upkeep_is_an_answer(original: Any) -> Any:
@@ -347,7 +355,7 @@ TABLE = [
     RuntimeMutation(
         "full-is-durable",
         "takes what a full disk refused for written",
-        "node.persistence.Persistence._written",
+        "node.persistence.Persistence._write",
         full_is_written,
         5,
         "disk",

@@ -75,6 +75,43 @@ def test_small_entries_are_applied_at_once_and_together() -> None:
     assert bench.applier.is_idle and not bench.beside
 
 
+def test_what_nobody_waits_for_is_applied_a_little_later_and_together() -> None:
+    bench = Bench()
+    bench.applier.put([entry(1)], at_once=False)
+    bench.applier.put([entry(2), entry(3)], at_once=False)
+    assert bench.applied_groups == [] and not bench.applier.is_idle
+    assert len(bench.later) == 1
+    bench.later.popleft()()
+    assert bench.applied_groups == [[1, 2, 3]]
+    bench.applier.put([entry(4)], at_once=False)
+    bench.applier.hurry()
+    assert bench.applied_groups[-1] == [4]
+    bench.applier.put([entry(5)], at_once=False)
+    bench.applier.put([entry(6)])
+    assert bench.applied_groups[-1] == [5, 6]
+    bench.later.popleft()()
+    assert len(bench.applied_groups) == 3, "there is nothing left for the timer"
+
+
+def test_what_comes_faster_than_that_is_applied_when_it_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(applier_module, "GROUP_ENTRIES_MAX", 3)
+    bench = Bench()
+    for index in (1, 2, 3):
+        bench.applier.put([entry(index)], at_once=False)
+    assert bench.applied_groups == [[1, 2, 3]]
+
+
+def test_later_is_not_while_another_thread_applies() -> None:
+    bench = Bench()
+    bench.applier.put([entry(1, 5_000)])
+    bench.applier.put([entry(2)], at_once=False)
+    bench.later.popleft()()
+    bench.applier.hurry()
+    assert bench.applied_groups == []
+    bench.finish()
+    assert bench.applied_groups == [[1], [2]]
+
+
 def test_what_is_large_is_applied_beside_the_loop_and_in_order() -> None:
     bench = Bench()
     bench.applier.put([entry(1), entry(2, 5_000), entry(3)])

@@ -21,6 +21,11 @@ def once(*call: Any) -> tuple[Any, ...]:
     return ("once", SESSION, 7, 5, False, call, None)
 
 
+def inner_of(call: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """The call that a call carries, if it does."""
+    return [call[{"once": 5, "at": 4}[call[0]]]] if call[0] in ("once", "at") else []
+
+
 ORDINARY: list[tuple[Any, ...]] = [
     ("get", 0, b"key"),
     ("get", 2, b"k" * KEY_BYTES_MAX),
@@ -39,6 +44,8 @@ ORDINARY: list[tuple[Any, ...]] = [
     once("set", 0, b"key", VALUE, 300_000, "present"),
     once("set_many", 0, ((b"a", VALUE),), None),
     once("incr", 0, b"key", 1, 0, None, 4),
+    ("at", "safe", 0, None, ("get", 0, b"key")),
+    ("at", "session", INT64_MAX, 0, ("get_many", 2, (b"a", b"b"))),
 ]
 
 ODD: list[Any] = [
@@ -59,24 +66,25 @@ ODD: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("call", ORDINARY, ids=lambda call: call[0] if call[0] != "once" else f"once {call[5][0]}")
+@pytest.mark.parametrize("call", ORDINARY, ids=lambda call: " ".join((call[0], *[part[0] for part in inner_of(call)])))
 def test_ordinary_calls_are_told(call: tuple[Any, ...]) -> None:
     assert is_ordinary(call, LIMITS)
     check_call(call, LIMITS)
 
 
-@pytest.mark.parametrize("call", ORDINARY, ids=lambda call: call[0] if call[0] != "once" else f"once {call[5][0]}")
+@pytest.mark.parametrize("call", ORDINARY, ids=lambda call: " ".join((call[0], *[part[0] for part in inner_of(call)])))
 def test_no_odd_part_gets_through(call: tuple[Any, ...]) -> None:
     """Each part of each call, also those of the call in a once, is replaced by each odd one."""
     inside = 0
     for position in range(len(call)):
         for odd in ODD:
             inside += is_as_check_call_says((*call[:position], odd, *call[position + 1 :]))
-    if call[0] == "once":
-        for position in range(len(call[5])):
+    for inner in inner_of(call):
+        at = call.index(inner)
+        for position in range(len(inner)):
             for odd in ODD:
-                inner = (*call[5][:position], odd, *call[5][position + 1 :])
-                inside += is_as_check_call_says((*call[:5], inner, call[6]))
+                changed = (*inner[:position], odd, *inner[position + 1 :])
+                inside += is_as_check_call_says((*call[:at], changed, *call[at + 1 :]))
     for length in range(1, len(call)):
         is_as_check_call_says(call[:length])
     is_as_check_call_says((*call, None))

@@ -25,6 +25,7 @@ class Bench:
         self.later: list[tuple[Any, ...]] = []
         parts: Any = SimpleNamespace(**dict.fromkeys(("journal", "writer", "snapshots", "machine", "scheduler"), self))
         parts.settings = SimpleNamespace(upkeep_ms=500)
+        self.raft: Any = SimpleNamespace(awaits_disk=True)
         self.persistence = Persistence(self, parts)
 
     # The core.
@@ -164,8 +165,48 @@ def test_rule_43_without_room_the_core_is_told_once_and_what_was_under_way_means
     bench.finish("batch", NoSpace("full"))
     assert bench.told == ["no room"]
     error = DiskFailed("broken")
-    bench.persistence._written(3, error)
+    bench.take(3)
+    bench.finish("batch", error)
     assert bench.told[-1] is error, "a failed disk ends the node whoever wrote"
+
+
+def test_what_nobody_waits_for_is_told_when_somebody_looks() -> None:
+    bench = Bench()
+    bench.take(1)
+    bench.raft.awaits_disk = False
+    bench.persistence.settle()
+    bench.take(2)
+    bench.finish("batch")
+    bench.finish("batch")
+    assert bench.told == []
+    bench.persistence.look()
+    bench.persistence.look()
+    assert bench.told == [2], "the last one stands for those before it"
+
+
+def test_what_is_waited_for_only_after_it_was_written_is_told_then() -> None:
+    bench = Bench()
+    bench.take(1)
+    bench.raft.awaits_disk = False
+    bench.persistence.settle()
+    bench.finish("batch")
+    bench.raft.awaits_disk = True
+    bench.persistence.settle()
+    assert bench.told == [1]
+    bench.take(2)
+    bench.finish("batch")
+    assert bench.told == [1, 2]
+
+
+def test_rule_43_an_error_is_told_at_once_and_after_what_was_written_before_it() -> None:
+    bench = Bench()
+    bench.take(1)
+    bench.raft.awaits_disk = False
+    bench.persistence.settle()
+    bench.take(2)
+    bench.finish("batch")
+    bench.finish("batch", NoSpace("full"))
+    assert bench.told == [1, "no room"]
 
 
 @pytest.mark.parametrize("at", ["install", "restore", "retry"])

@@ -286,6 +286,20 @@ def test_reads_that_were_given_up_are_forgotten(cluster: Cluster) -> None:
     assert len(follower.runtime.reads._waiting._unapplied) < 50
 
 
+def test_a_read_of_a_follower_sees_what_it_knows_to_be_committed(cluster: Cluster) -> None:
+    """While entries come in, a follower applies later what is committed; but not later than somebody looks."""
+    leader, follower = cluster.leader(), cluster.followers()[0]
+    applied = follower.runtime.applied_index
+    for number in range(200):
+        leader.write(put(b"k", b"%d" % number))
+        if follower.runtime.raft.status().commit > follower.runtime.applied_index:
+            break
+    commit = follower.runtime.raft.status().commit
+    assert commit > follower.runtime.applied_index >= applied, "nothing waited, so that nothing is shown"
+    (view,) = follower.ask("dirty")
+    assert view.index == commit
+
+
 def test_rule_22_a_dirty_read_says_where_it_comes_from_and_how_old_it_may_be(cluster: Cluster) -> None:
     leader, follower = cluster.leader(), cluster.followers()[0]
     leader.write(put(b"k", b"1"))

@@ -44,7 +44,6 @@ STEADY = settings(max_examples=50, deadline=None, derandomize=True, suppress_hea
 @STEADY
 @given(values=st.lists(st.integers(0, 9), max_size=7))
 def test_what_a_majority_reached(values: list[int]) -> None:
-    voters = [f"n{number}" for number in range(len(values))]
     reached = reached_by_majority(values)
     if not values:
         assert reached == 0

@@ -361,10 +361,9 @@ class Raft:
         return reads.quorum_contact_ticks(self._state)
 
     @property
-    def lease_index(self) -> int | None:
+    def lease(self) -> reads.Lease | None:
         """Of a leader whose lease holds at this tick: what a read by lease has to see. None without a lease."""
-        state = self._state
-        return state.log.commit if state.is_leader and reads.has_lease(state) else None
+        return reads.lease(self._state)
 
     @property
     def awaits_disk(self) -> bool:
@@ -373,7 +372,7 @@ class Raft:
         if not state.is_leader or state.held or len(state.membership.voters) == 1:
             return True
         stable = state.log.stable
-        return any([progress.match > stable for progress in state.peers.values()])
+        return max([progress.match for progress in state.peers.values()], default=0) > stable
 
     @property
     def has_applied_all(self) -> bool:

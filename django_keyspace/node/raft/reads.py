@@ -28,6 +28,13 @@ class ReadState(NamedTuple):
     index: int  # type: ignore[assignment]  # tuple.index is not needed here
 
 
+class Lease(NamedTuple):
+    """What a read by lease has to see, and the latest log time of which a majority has heard from this leader."""
+
+    index: int  # type: ignore[assignment]  # tuple.index is not needed here
+    log_time_ms: int
+
+
 class _Pending(NamedTuple):
     """A read that waits for a majority's answer to `round`, which carried that log time."""
 
@@ -68,11 +75,11 @@ class Reads:
         self.confirmed_log_time_ms = 0
 
 
-def read_index(state: State, lease: bool) -> int:
+def read_index(state: State, by_lease: bool) -> int:
     """Take a read; its id comes back in a `Ready`, as done or as refused.
 
     Arguments:
-        lease: answer at once if the lease holds.
+        by_lease: answer at once if the lease holds.
     Raises:
         NotLeader: ask that node.
         Overloaded: too many reads are waiting.
@@ -83,7 +90,7 @@ def read_index(state: State, lease: bool) -> int:
             f"{state.config.reads_max:,} reads are waiting for a majority. Nothing was changed. Try again later."
         )
     state.read_id += 1
-    if lease and has_lease(state):
+    if by_lease and lease(state) is not None:
         state.reads.done.append(ReadState(state.read_id, state.log.commit))
     else:
         state.reads.waiting.append(state.read_id)
@@ -150,17 +157,21 @@ def confirm_reads(state: State) -> None:
             state.reads.confirmed_log_time_ms = read.log_time_ms
 
 
-def has_lease(state: State) -> bool:
-    """Whether no other leader can have been elected yet.
+def lease(state: State) -> Lease | None:
+    """What a read may see now if no other leader can have been elected yet; otherwise None.
 
     The confirmed round was sent at or after the tick in which it began, and this tick may be almost over: the time since is
     less than one tick more than the difference. See :attr:`Config.lease_ticks` for the other side.
     """
     if state.config.lease_drift_max is None or state.lease_given_up or not state.has_committed_in_term:
-        return False
+        return None
     confirmed = confirmed_round(state)
-    started = [tick for tick, first_round, _ in state.reads.starts if first_round <= confirmed]
-    return bool(started) and state.ticks - started[-1] + 1 <= state.config.lease_ticks
+    for tick, first_round, log_time_ms in reversed(state.reads.starts):
+        if first_round <= confirmed:
+            if state.ticks - tick + 1 > state.config.lease_ticks:
+                return None
+            return Lease(state.log.commit, max(state.reads.confirmed_log_time_ms, log_time_ms))
+    return None
 
 
 def confirmed_log_time_ms(state: State) -> int:
