@@ -10,10 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from django_keyspace.testing.cluster import await_found
+
 SMALL_BYTES = 64 * 2**20
 _INNER_BYTES = 96 * 2**20
 _OUTER_BYTES = 128 * 2**20
 _HANG = 'fsfreeze --freeze "$0" && echo hangs; read -r line; fsfreeze --unfreeze "$0" && echo goes on'
+UNMOUNT_TIMEOUT_S = 30.0
 TOOLS = ("mount", "umount", "mkfs.ext4", "fsfreeze")
 
 
@@ -31,7 +34,7 @@ class SmallDisk:
 
     def close(self) -> None:
         """Unmount it. Nobody may use it any more."""
-        subprocess.run(["umount", str(self.folder)], check=False)
+        _unmount(self.folder)
 
 
 class HangingDisk:
@@ -92,7 +95,7 @@ class HangingDisk:
     def close(self) -> None:
         """Unmount it. Nobody may use it any more."""
         while self._mounted:
-            subprocess.run(["umount", str(self._mounted.pop())], check=False)
+            _unmount(self._mounted.pop())
 
 
 def why_no_small_disks() -> str | None:
@@ -127,6 +130,16 @@ def _why_not(make: type[SmallDisk] | object, tools: tuple[str, ...]) -> str | No
         except RuntimeError as error:
             return f"this machine does not let root mount a disk: {error}"
     return None
+
+
+def _unmount(folder: Path) -> None:
+    """The file of a disk is in use until the kernel has let go of the disk, which is some time after it was unmounted."""
+
+    def attempt() -> bool | None:
+        return subprocess.run(["umount", str(folder)], capture_output=True, check=False).returncode == 0 or None
+
+    if await_found(attempt, UNMOUNT_TIMEOUT_S) is None:
+        _run("umount", "--lazy", str(folder))
 
 
 def _run(*command: str) -> None:
