@@ -370,3 +370,61 @@ def test_refused_elections() -> None:
     bench.raft._state.may_lead = False
     bench.tick(30)
     assert bench.raft.role.value == "follower"
+
+
+# --- When to look again -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_core_that_has_nothing_to_do_is_not_asked_in_vain(seed: int) -> None:
+    """Without an input there is nothing new: a core that is made to look all the same finds nothing."""
+    luck = random.Random(seed)
+    bench = Bench(seed=seed, apply_bytes_max=luck.choice((60, 10**6)), inflight_messages_max=luck.choice((1, 64)))
+    bench.lead_settled()
+    raft = bench.raft
+    taken: list[int] = []
+    for _ in range(120):
+        act = luck.randrange(8)
+        if act < 3 and raft.role.value == "leader":
+            raft.propose(bytes(luck.randrange(40)))
+        elif act == 3:
+            bench.accept(luck.choice(("n2", "n3")))
+        elif act == 4:
+            bench.beat("n2", "n3")
+        elif act == 5:
+            bench.tick()
+        elif act == 6 and raft.role.value == "leader":
+            raft.read_index()
+        elif taken:
+            raft.applied(taken.pop())
+        if luck.random() < 0.5:
+            bench.work()
+        else:
+            bench.take()
+        taken = [entry.index for entry in bench.committed[-1:]]
+        assert raft.ready() is None
+        raft._is_settled = False
+        assert raft.ready() is None
+
+
+def test_a_leader_waits_for_its_own_disk_once_a_peer_has_answered() -> None:
+    bench = Bench()
+    assert bench.raft.awaits_disk, "a follower is waited for"
+    bench.lead_settled()
+    bench.raft.propose(b"x")
+    bench.take()
+    assert not bench.raft.awaits_disk
+    bench.accept("n2")
+    assert bench.raft.awaits_disk, "with it, this would be a majority"
+    bench.write()
+    assert not bench.raft.awaits_disk
+
+
+def test_who_leads_alone_waits_for_its_own_disk() -> None:
+    bench = Bench(voters=["n1"])
+    bench.tick(30)
+    bench.work()
+    assert bench.role.value == "leader"
+    bench.raft.propose(b"x")
+    bench.take()
+    assert bench.raft.awaits_disk
