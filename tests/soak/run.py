@@ -13,9 +13,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from django_keyspace.addresses import parse_location
+from django_keyspace.addresses import SOCKET_FILE, Endpoint, parse_location
+from django_keyspace.backend.beside import BesideEngine
+from django_keyspace.backend.replica import AUTO, Replica
 from django_keyspace.backend.transport import RemoteEngine
 from django_keyspace.exceptions import KeyspaceError
+from django_keyspace.security import NO_SECURITY
 from django_keyspace.testing import RunningNode, running_node
 
 from .workers import Broken, Worker, asyncio_thread, blocking_thread, check_counters
@@ -35,6 +38,7 @@ class Report:
     done: Counter[str] = field(default_factory=Counter)
     kills: int = 0
     restarts: int = 0
+    reads_beside: int = 0
     file_bytes: list[int] = field(default_factory=list)
     memory_bytes: list[int] = field(default_factory=list)
 
@@ -44,6 +48,7 @@ class Report:
         mib = 2**20
         return [
             f"{operations:,} operations in {self.seconds:.0f} s ({operations / max(self.seconds, 1):,.0f}/s)",
+            f"{self.reads_beside:,} reads from the node's store",
             f"{self.kills} kills, {self.restarts} orderly restarts, {self.done['unknown outcome']:,} unknown outcomes, "
             f"{self.done['no answer']:,} calls without a node",
             f"file {self.file_bytes[0] / mib:.1f} to {self.file_bytes[-1] / mib:.1f} MiB, "
@@ -60,7 +65,7 @@ def soak(
         seconds: how long.
         seed: of all choices. (What comes of them depends on the machine's timing as well.)
         folder: the node's data folder.
-        blocking: workers with blocking calls, each in a thread.
+        blocking: workers with blocking calls, each in a thread, who read the node's store where they can.
         asynchronous: workers that share one connection of an event loop.
         say: takes lines about how it goes.
     Raises:
@@ -72,8 +77,9 @@ def soak(
         # So long that no call is given up while the node lives: a write may happen after its caller has stopped to wait for it,
         # and the models know nothing of that.
         engine = RemoteEngine(parse_location(node.location).endpoints, timeout_ms=60_000)
+        beside = _beside(node)
         workers = [
-            Worker(number, engine.execute, choices.getrandbits(32), lambda: stop.wait(0.01))
+            Worker(number, beside.execute, choices.getrandbits(32), lambda: stop.wait(0.01))
             for number in range(blocking + asynchronous)
         ]
         threads = [blocking_thread(worker, stop, failures) for worker in workers[:blocking]]
@@ -92,15 +98,23 @@ def soak(
             for thread in threads:
                 thread.join()
         report.seconds = monotonic() - began_s
+        report.reads_beside = beside.replica.reads
         report.done = sum((worker.done for worker in workers), Counter())
         if failures:
             raise failures[0]
         _check_all(node, workers)
         _note_sizes(node, report)
         engine.close()
+        beside.close()
     _check_growth("The file", report.file_bytes)
     _check_growth("The node's memory", report.memory_bytes)
     return report
+
+
+def _beside(node: RunningNode) -> BesideEngine:
+    """The way over the node's Unix socket, with reads from its store."""
+    remote = RemoteEngine([Endpoint(path=str(node.data / SOCKET_FILE))], timeout_ms=60_000)
+    return BesideEngine(remote, Replica(remote, AUTO, NO_SECURITY, quiet=True))
 
 
 def _end_and_start(node: RunningNode, choices: random.Random, report: Report) -> None:

@@ -20,6 +20,7 @@ def test_a_node_that_is_killed_again_and_again_keeps_what_it_has_acknowledged(tm
     assert report.restarts >= 1
     assert report.done["set"] > 100
     assert report.done["count"] > 100
+    assert report.reads_beside > 100
     # Calls are ended by kills alone here, and each waits for longer than a restart takes: every write was done once, and its
     # caller was told so. The counters are exact.
     assert report.done["unknown outcome"] == 0
