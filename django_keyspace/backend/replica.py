@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from django_keyspace.addresses import SOCKET_FILE, Endpoint
 from django_keyspace.backend.transport import RemoteEngine, ask_node
-from django_keyspace.exceptions import KeyspaceError, NoConnection, StorageError, TooStale
+from django_keyspace.exceptions import ConfigurationError, KeyspaceError, NoConnection, StorageError, TooStale
 from django_keyspace.security import Security
 from django_keyspace.store import StoreOptions, clock, forget_store, open_store
 from django_keyspace.store.folder import boot_id, process_space
@@ -225,7 +225,14 @@ def _store_of(facts: Mapping[str, Any]) -> VisitedStore:
         value_bytes_max=facts["value_bytes_max"],
         replicated=not facts["alone"],
     )
-    store = open_store(facts["store"], options, VisitedStore)
+    try:
+        store = open_store(facts["store"], options, VisitedStore)
+    except ConfigurationError:
+        other = open_store(facts["store"])
+        if isinstance(other, VisitedStore):  # another alias has it open as an earlier life of the node had it
+            other.end(f"The node of {other.path} was started again, with other options.")
+            forget_store(other)
+        raise
     if not isinstance(store, VisitedStore):
         raise StorageError(f"The store {store.path} is that of a node in this process.")
     return store
