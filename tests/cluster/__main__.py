@@ -30,10 +30,14 @@ def main() -> int:
         if (reason := why_no_namespaces()) is not None:
             print(f"No namespaces: {reason}", file=sys.stderr)
             return 2
-        command, environment = command_within([sys.executable, "-m", "tests.cluster", *sys.argv[1:]])
+        command, environment = command_within(
+            [sys.executable, "-m", "tests.cluster", *sys.argv[1:]], mounts=_wants_disks(options.faults)
+        )
         os.execvpe(command[0], command, environment)
     seed = secrets.randbits(32) if options.seed is None else options.seed
-    can_be_small, can_hang = _looks("filled", why_no_small_disks()), _looks("made to hang", why_no_hanging_disks())
+    can_be_small = can_hang = _wants_disks(options.faults)
+    if can_be_small:
+        can_be_small, can_hang = _looks("filled", why_no_small_disks()), _looks("made to hang", why_no_hanging_disks())
     began_s = monotonic()
     while True:
         random = Random(seed)
@@ -73,6 +77,10 @@ def _options() -> argparse.Namespace:
     if options.net != "namespaces" and (wanted := set(options.faults) & set(NEED_CABLES)):
         parser.error(f"{', '.join(sorted(wanted))} needs --net namespaces")
     return options
+
+
+def _wants_disks(chosen: list[str]) -> bool:
+    return not chosen or not set(chosen).isdisjoint((*NEED_DISKS, *NEED_HANGS))
 
 
 def _looks(trouble: str, why_not: str | None) -> bool:

@@ -148,10 +148,18 @@ def is_within() -> bool:
     return _MARK in os.environ
 
 
-def command_within(command: list[str]) -> tuple[list[str], dict[str, str]]:
-    """A command and its environment, to be run in a network and with mounts of its own."""
-    as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
-    return ["unshare", *as_root, "--net", "--mount", *command], os.environ | {_MARK: "1"}
+def command_within(command: list[str], *, mounts: bool = False) -> tuple[list[str], dict[str, str]]:
+    """A command and its environment, to be run in a network of its own.
+
+    Arguments:
+        command: words.
+        mounts: whether what it mounts is its own, too, and goes with it. It then keeps all that is mounted elsewhere, so
+            that nobody is rid of a disk by unmounting it meanwhile.
+    """
+    flags = [] if os.geteuid() == 0 else ["--map-root-user"]
+    if mounts:
+        flags += ["--mount", "--propagation", "slave"]
+    return ["unshare", *flags, "--net", *command], os.environ | {_MARK: "1"}
 
 
 def why_no_namespaces() -> str | None:
