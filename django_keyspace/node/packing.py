@@ -21,6 +21,7 @@ from django_keyspace.node.entries import (
     version_needed,
     version_of_entry,
 )
+from django_keyspace.node.gathering import Gathering
 from django_keyspace.node.identity import name_of
 from django_keyspace.node.log import Done
 from django_keyspace.node.parts import Parts
@@ -45,6 +46,9 @@ class Leading(Protocol):
     def answered(self, count: int, *, now: bool = False) -> None:
         """So many calls were answered."""
 
+    def flush_soon(self) -> None:
+        """Call :meth:`Packer.pack_waiting` in the next turn of the loop."""
+
 
 class Packer:
     """Makes the entries of one node.
@@ -62,6 +66,7 @@ class Packer:
     ) -> None:
         self._core = core
         self._proposals = proposals
+        self._gathering = Gathering(proposals, parts.scheduler, core.flush_soon)
         self._barrier = barrier
         self._machine = parts.machine
         self._clock = parts.clock
@@ -73,11 +78,13 @@ class Packer:
         self._said_version = ENTRY_VERSION_OLDEST
 
     def pack_waiting(self) -> None:
-        """Make entries of what waits, as long as there may be more under way.
+        """Make entries of what waits, if it is time, as long as there may be more under way.
 
         While leadership is being handed over, it goes on to wait: soon this node leads on, or says who does.
         """
         proposals = self._proposals
+        if not proposals.is_waiting or not self._gathering.is_due():
+            return
         while (
             proposals.is_waiting
             and not self._barrier.is_held

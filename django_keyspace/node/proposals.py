@@ -61,19 +61,26 @@ class Proposals:
     Attributes:
         calls: how many operations that are.
         bytes: how much memory they take, about.
+        waiting_bytes: the same of those that are not in an entry yet.
+        came_together: how many proposals were answered with the last entry.
     """
 
     def __init__(self, settings: RuntimeSettings) -> None:
         self._settings = settings
         self._waiting: deque[Proposal] = deque()
         self._under_way: dict[int, _UnderWay] = {}
-        self.calls = 0
-        self.bytes = 0
+        self.calls = self.bytes = self.waiting_bytes = 0
+        self.came_together = 1
 
     @property
     def entries(self) -> int:
         """Entries under way."""
         return len(self._under_way)
+
+    @property
+    def waiting(self) -> int:
+        """How many are not in an entry yet."""
+        return len(self._waiting)
 
     @property
     def is_waiting(self) -> bool:
@@ -89,6 +96,7 @@ class Proposals:
                 f"The node has {self.calls:,} writes of {self.bytes:,} bytes waiting. Nothing was done. Try again later."
             )
         self.calls, self.bytes = calls, size_bytes
+        self.waiting_bytes += proposal.size_bytes
         self._waiting.append(proposal)
 
     def account(self, proposal: Proposal) -> None:
@@ -108,6 +116,7 @@ class Proposals:
             group.append(self._waiting.popleft())
             calls += len(proposal.calls)
             size_bytes += proposal.size_bytes
+        self.waiting_bytes -= size_bytes
         return group
 
     def under_way(self, index: int, term: int, group: Group) -> None:
@@ -123,6 +132,7 @@ class Proposals:
         found = self._under_way.pop(index, None)
         if found is None:
             return None
+        self.came_together = len(found.group.proposals)
         if found.term == term:
             self.answer(found.group, results)
         else:
@@ -149,6 +159,7 @@ class Proposals:
         """This node leads no more: what waits was not done, what is under way nobody knows."""
         under_way, self._under_way = list(self._under_way.values()), {}
         waiting, self._waiting = list(self._waiting), deque()
+        self.waiting_bytes, self.came_together = 0, 1
         error = _lost()
         for found in under_way:
             self.fail(found.group, error)
