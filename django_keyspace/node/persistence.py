@@ -63,6 +63,7 @@ class Persistence:
         self._done: deque[int] = deque()
         self._under_way = 0
         self._is_awaited = True
+        self._is_telling = False
 
     @property
     def is_installing(self) -> bool:
@@ -116,15 +117,20 @@ class Persistence:
                 self.look()
 
     def look(self) -> None:
-        """Tell the core what has been written meanwhile."""
-        if not self._done:
+        """Tell the core what has been written meanwhile: in order, so what ends while it is being told waits for the next turn."""
+        if self._is_telling:
             return
-        number = 0
-        while self._done:
-            number = self._done.popleft()
-            self._under_way -= 1
-        if not self._is_over:
-            self._core.persisted(number)
+        self._is_telling = True
+        try:
+            while self._done:
+                number = 0
+                while self._done:
+                    number = self._done.popleft()
+                    self._under_way -= 1
+                if not self._is_over:
+                    self._core.persisted(number)
+        finally:
+            self._is_telling = False
 
     def _not_written(self, error: KeyspaceError) -> None:
         if not isinstance(error, NoSpace):

@@ -23,6 +23,7 @@ class Bench:
         self.told: list[Any] = []
         self.jobs: list[tuple[str, Any, Callable[[Any], None]]] = []
         self.later: list[tuple[Any, ...]] = []
+        self.meanwhile: list[Callable[[], None]] = []
         parts: Any = SimpleNamespace(**dict.fromkeys(("journal", "writer", "snapshots", "machine", "scheduler"), self))
         parts.settings = SimpleNamespace(upkeep_ms=500)
         self.raft: Any = SimpleNamespace(awaits_disk=True)
@@ -30,6 +31,8 @@ class Bench:
 
     # The core.
     def persisted(self, number: int) -> None:
+        while self.meanwhile:
+            self.meanwhile.pop(0)()
         self.told.append(number)
 
     def no_room(self, error: NoSpace) -> None:
@@ -101,6 +104,20 @@ def test_batches_go_to_the_disk_with_the_latest_state() -> None:
     assert bench.jobs[0][1].hard_state.commit == 2
     bench.finish("batch")
     assert bench.told == [2]
+
+
+def test_what_ends_while_the_core_is_being_told_is_told_after_that() -> None:
+    """Before it takes what was written, the core lets time pass, and that looks what has been written."""
+    bench = Bench()
+    for number in (1, 2, 3):
+        bench.take(number)
+    bench.raft.awaits_disk = False
+    bench.persistence.settle()
+    bench.meanwhile = [lambda: bench.finish("batch"), bench.persistence.look, lambda: bench.finish("batch")]
+    bench.finish("batch")
+    assert bench.told == []
+    bench.persistence.look()
+    assert bench.told == [1, 3]
 
 
 def test_what_comes_while_a_snapshot_is_installed_is_written_behind_it() -> None:
