@@ -117,7 +117,7 @@ class Persistence:
                 self.look()
 
     def look(self) -> None:
-        """Tell the core what has been written meanwhile: in order, so what ends while it is being told waits for the next turn."""
+        """Tell the core what has been written meanwhile. In order: what ends while it is being told comes after that."""
         if self._is_telling:
             return
         self._is_telling = True
