@@ -272,24 +272,23 @@ def fill_disk_of_follower(scene: Scene) -> None:
 
 
 def hang_disk_of_leader(scene: Scene) -> None:
-    """It leads no more after an election timeout, and goes on to answer dirty reads."""
+    """Another one leads after an election timeout. It may be silent itself: its file system may keep whoever writes waiting."""
     name = scene.leader()
     with scene.hanging(name):
         scene.successor(name)
-        scene.reads_here(name)
-        scene.says(name, f"The disk of node {name} has not finished a write for")
-        scene.linger()
-    scene.says(name, f"The disk of node {name} goes on, after")
+        for other in scene.others(name):
+            scene.reads_here(other)
+        scene.linger(0.5, 1.5)
 
 
 def hang_disk_of_follower(scene: Scene) -> None:
-    """It holds up nothing, and goes on to answer dirty reads."""
+    """It holds up nothing: others answer writes and reads."""
     name = scene.others(scene.leader())[0]
     with scene.hanging(name):
         scene.linger(0.5, 1.0)
         scene.writes()
-        scene.reads_here(name)
-        scene.says(name, f"The disk of node {name} has not finished a write for")
+        for other in scene.others(name):
+            scene.reads_here(other)
 
 
 def hang_disks_of_most(scene: Scene) -> None:
@@ -299,7 +298,7 @@ def hang_disks_of_most(scene: Scene) -> None:
         for name in names[: len(names) // 2 + 1]:
             stack.enter_context(scene.hanging(name))
         scene.linger(0.5, 2.0)
-        for name in names:
+        for name in names[len(names) // 2 + 1 :]:
             scene.reads_here(name)
     scene.writes()
 

@@ -79,7 +79,6 @@ def run(place: Place, seed: int, faults: Sequence[str], folder: Path, say: Say =
         scene = Scene(place, random)
         for name in faults:
             say(f"{monotonic() - began_s:6.1f} s  {name}")
-            scene.begin()
             FAULTS[name](scene)
             place.start()  # whoever was left behind
             for each in place.nodes:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from django_keyspace.exceptions import KeyspaceError
@@ -32,7 +32,6 @@ class Scene:
 
     place: Place
     random: Random
-    _begun: dict[str, int] = field(default_factory=dict)
 
     def leader(self) -> str:
         """Who leads."""
@@ -119,19 +118,6 @@ class Scene:
 
         if await_found(look, TROUBLE_TIMEOUT_S) is None:
             raise Broken(f"Nobody takes a write: {[self.place.status(name) for name in self.place.nodes]}")
-
-    def says(self, name: str, words: str) -> None:
-        """Wait until a node has said something in its log since the fault began."""
-
-        def look() -> bool | None:
-            return words in self.node(name).errors()[self._begun.get(name, 0) :] or None
-
-        if await_found(look, TROUBLE_TIMEOUT_S) is None:
-            raise Broken(f"{name} never says {words!r}")
-
-    def begin(self) -> None:
-        """A fault begins."""
-        self._begun = {name: len(node.errors()) for name, node in self.place.nodes.items()}
 
     def reads_here(self, name: str) -> None:
         """A node answers from its own copy."""
