@@ -53,6 +53,10 @@ class Directory:
         leader = self._core.raft.leader
         return {"cluster": self._core.cluster, "leader": name_of(leader) if leader else None, "nodes": nodes}
 
+    def membership_at(self, index: int) -> consensus.Membership:
+        """The members as of an applied entry: see :meth:`Raft.membership_at`."""
+        return self._core.raft.membership_at(index)
+
     def address_of(self, node: str | None) -> str | None:
         """The address of a member, as the cluster knows it."""
         return address_of(self._core.raft.membership, node) if node else None

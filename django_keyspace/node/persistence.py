@@ -123,14 +123,26 @@ class Persistence:
         self._is_telling = True
         try:
             while self._done:
-                number = 0
-                while self._done:
-                    number = self._done.popleft()
-                    self._under_way -= 1
+                number = self._newest_done()
                 if not self._is_over:
                     self._core.persisted(number)
         finally:
             self._is_telling = False
+
+    def note(self) -> None:
+        """The same, for the runtime when something comes: it tells the core of that, too, and then carries out what it wants."""
+        if self._done and not self._is_telling:
+            number = self._newest_done()
+            if not self._is_over:
+                self._core.raft.persisted(number)
+
+    def _newest_done(self) -> int:
+        """The last of the batches that were written, which stands for those before it."""
+        number = 0
+        while self._done:
+            number = self._done.popleft()
+            self._under_way -= 1
+        return number
 
     def _not_written(self, error: KeyspaceError) -> None:
         if not isinstance(error, NoSpace):

@@ -79,7 +79,8 @@ class Runtime:
         self.let_go = self._barrier.let_go
         self._packer = Packer(self, parts, self._proposals, self._barrier, self._log_clock)
         directory = Directory(self, parts.clock, 2 * settings.election_timeout_ms)
-        self.members, self.address_of = directory.members, directory.address_of
+        self.members, self.membership_at = directory.members, directory.membership_at
+        self.address_of = directory.address_of
         self.not_leader, self.public, self._no_room = directory.not_leader, directory.public, directory.no_room
         self._set_full, self.waits_for_room = directory.set_full, directory.waits_for_room
         self._changes = Changes(self, scheduler, parts.links, settings.election_timeout_ms)
@@ -151,6 +152,7 @@ class Runtime:
     def _tick(self) -> None:
         self._timer = self._scheduler.call_later(self.settings.tick_ms, self._tick)
         self.pass_time()
+        self._persistence.note()
         self._pump()
         if self._proposals.is_waiting:
             self.flush_soon()
@@ -160,7 +162,6 @@ class Runtime:
 
     def pass_time(self) -> None:
         """Deliver the ticks that are due, before anything that came meanwhile (step 11 of the driver's contract)."""
-        self._persistence.look()
         due = (self._clock.monotonic_ms() - self._last_tick_ms) // self.settings.tick_ms
         if due <= 0 or not self._has_core:
             return
@@ -227,6 +228,7 @@ class Runtime:
         if not self._has_core:
             return
         self.pass_time()
+        self._persistence.note()
         self.reads.ask()
         self._packer.pack_waiting()
         if self._notices.take():
@@ -267,6 +269,7 @@ class Runtime:
         if not self._has_core:
             return
         self.pass_time()
+        self._persistence.note()
         try:
             for frame in frames:
                 self._receive(sender, frame)
@@ -307,10 +310,6 @@ class Runtime:
         if self._has_core:
             self.raft.report_snapshot(peer, arrived=arrived)
             self._pump()
-
-    def membership_at(self, index: int) -> consensus.Membership:
-        """See :class:`snapshot_keeper.Core`."""
-        return self.raft.membership_at(index)
 
     # --- Changes ------------------------------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ def test_batches_go_to_the_disk_with_the_latest_state() -> None:
 
 
 def test_what_ends_while_the_core_is_being_told_is_told_after_that() -> None:
-    """Before it takes what was written, the core lets time pass, and that looks what has been written."""
+    """Before it takes what was written, the core may do other things, which may look what has been written."""
     bench = Bench()
     for number in (1, 2, 3):
         bench.take(number)
@@ -199,6 +199,39 @@ def test_what_nobody_waits_for_is_told_when_somebody_looks() -> None:
     bench.persistence.look()
     bench.persistence.look()
     assert bench.told == [2], "the last one stands for those before it"
+
+
+def test_what_nobody_waits_for_counts_when_something_else_comes() -> None:
+    bench = Bench()
+    noted: list[int] = []
+    bench.raft.persisted = noted.append
+    bench.take(1)
+    bench.take(2)
+    bench.raft.awaits_disk = False
+    bench.persistence.settle()
+    bench.persistence.note()
+    bench.finish("batch")
+    bench.finish("batch")
+    bench.persistence.note()
+    bench.persistence.note()
+    bench.persistence.look()
+    assert noted == [2] and bench.told == []
+    bench.take(3)
+    bench.persistence.abandon()
+    bench.finish("batch")
+    bench.persistence.note()
+    assert noted == [2], "that core is gone"
+
+
+def test_what_ends_while_the_core_is_being_told_is_not_noted_before() -> None:
+    bench = Bench()
+    noted: list[int] = []
+    bench.raft.persisted = noted.append
+    bench.take(1)
+    bench.take(2)
+    bench.meanwhile = [lambda: bench.finish("batch"), bench.persistence.note]
+    bench.finish("batch")
+    assert bench.told == [1, 2] and noted == []
 
 
 def test_what_is_waited_for_only_after_it_was_written_is_told_then() -> None:
