@@ -269,7 +269,7 @@ TABLE = [
         "does not notice that it was stopped",
         "node.runtime.Runtime.pass_time",
         one_tick_at_a_time,
-        205,
+        122,
         "clocks",
     ),
     RuntimeMutation(
@@ -293,7 +293,7 @@ TABLE = [
         "answers reads before the confirmed entry is applied",
         "node.waiting.WaitingReads.wait_for",
         read_when_confirmed,
-        3,
+        7,
         "everything",
     ),
     RuntimeMutation(
@@ -309,7 +309,7 @@ TABLE = [
         "says that writes were not done when nobody knows",
         "node.proposals.Proposals.leadership_ended",
         call_it_refused,
-        42,
+        78,
         "network",
     ),
     RuntimeMutation(
@@ -317,7 +317,7 @@ TABLE = [
         "takes another leader's entry for its own",
         "node.runtime.Proposals",
         any_entry_there,
-        8,
+        2,
         "network",
     ),
     RuntimeMutation(
@@ -357,7 +357,7 @@ TABLE = [
         "takes what a full disk refused for written",
         "node.persistence.Persistence._write",
         full_is_written,
-        5,
+        2,
         "disk",
     ),
     RuntimeMutation(
@@ -389,7 +389,7 @@ TABLE = [
         "lets others write between what a script read and wrote",
         "node.barrier.ScriptBarrier.is_held",
         always(False),
-        0,
+        7,
         "calm",
     ),
     RuntimeMutation(
