@@ -59,7 +59,7 @@ class LogClock:
     def observe(self, log_ms: int) -> None:
         """Take note of a log clock elsewhere: this one will not say less from now on."""
         with self._lock:
-            if log_ms > self._last_ms:
+            if log_ms > self._now_ms():  # first: what has passed since it was asked last must not be forgotten
                 self._last_ms = log_ms
                 self._last_monotonic_ms = self._clock.monotonic_ms()
 

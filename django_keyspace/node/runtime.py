@@ -22,7 +22,7 @@ from django_keyspace.node.barrier import Granted, Hold, ScriptBarrier
 from django_keyspace.node.changes import Changes, Told
 from django_keyspace.node.clock import LogClock
 from django_keyspace.node.directory import Directory
-from django_keyspace.node.entries import log_time_of
+from django_keyspace.node.entries import log_time_of, readable_log_time_of
 from django_keyspace.node.guard import guarded
 from django_keyspace.node.identity import name_of
 from django_keyspace.node.incoming import RAFT, core_message, needs_room
@@ -103,10 +103,10 @@ class Runtime:
         parts, applied = self.parts, self._machine.applied_index
         self._persistence = Persistence(self, parts)
         self.raft = Raft(self.node, parts.journal, parts.random, parts.settings.raft, applied=applied)
+        self._log_clock.observe(readable_log_time_of(self.raft.newest_commands()))  # now: the time from here on counts
         self.raft.raise_log_time(self._log_clock.last_ms)
         self.raft.set_tells_commits(False)
-        self._was = (Role.FOLLOWER, 0)
-        self._has_core = True
+        self._was, self._has_core = (Role.FOLLOWER, 0), True
 
     # --- Beginning and end --------------------------------------------------------------------------------------------
 

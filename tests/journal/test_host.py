@@ -226,3 +226,11 @@ def test_a_simulated_disk_does_everything_that_it_can_and_the_same_each_time() -
     assert story(1) == story(1)
     assert story(1) != story(2)
     assert {kind for kind, count in story(1)[2].items() if count} | {"lost_name"} == set(KINDS)
+
+
+def test_rule_30_what_has_passed_is_not_forgotten_for_what_somebody_else_says() -> None:
+    hands = Hands()
+    clock = LogClock(hands, 1_200_000)
+    hands.pass_ms(1_000)
+    clock.observe(1_200_500)
+    assert clock.now_ms() == 1_200_900

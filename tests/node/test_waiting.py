@@ -228,6 +228,25 @@ def test_rule_30_a_lease_read_hides_by_a_time_that_a_majority_knows(make_cluster
     assert found[0].now_ms == max(until_ms, leader.machine.log_ms, leader.runtime.raft.confirmed_log_time_ms)
 
 
+def test_rule_30_the_time_since_a_start_counts_for_who_leads_then(cluster: Cluster) -> None:
+    """Wall clocks that were set back say nothing, and what heartbeats had told is forgotten. What a read has seen expire shortly
+    before the power went off must not come back."""
+    leader = cluster.leader()
+    leader.write(put(b"k", b"1"))
+    cluster.settle()
+    logged_ms = leader.machine.log_ms
+    for node in cluster:
+        node.clock.jump(-3_600_000)
+        node.end(power_cut=True)
+    started_ms = cluster.now_ms
+    for node in cluster:
+        node.start()
+    leader = cluster.leader()
+    passed_ms = cluster.now_ms - started_ms
+    assert passed_ms >= ELECTION_MS
+    assert leader.runtime.log_time_ms() >= logged_ms + passed_ms * 8 // 10
+
+
 def test_rule_49_after_a_pause_a_lease_counts_for_nothing(make_cluster: Make) -> None:
     cluster = make_cluster(raft_lease_drift_max=0.1)
     old = cluster.start()
