@@ -446,7 +446,8 @@ def test_a_forked_worker_reads_too(site: Site) -> None:
     site.open()
     assert site.got(b"a") == b"before"
     site.neighbour.put(b"a", b"after")
-    site.stopped_ns = clock.boot_ns()  # a fork of a large process may take its time, and the neighbour has said its word
+    # A fork of a large process may take its time, and the neighbour has said its word.
+    site.stopped_ns = clock.boot_ns()
     child = os.fork()
     if not child:
         code = 1
