@@ -393,12 +393,6 @@ def connection_broke(endpoint: Endpoint, reason: object) -> NoConnection:
     return NoConnection(f"The connection to the node at {endpoint} broke ({reason}).")
 
 
-SHAPED: Final = frozenset(
-    {"get_many", "list", "match_regex", "match_similar", "batch", "atomic", "status", "at", "members"}
-)
-"""Operations whose results hold a list. All others need no second look."""
-
-
 def shape_result(name: str, arguments: Sequence[Any], result: Any) -> Any:
     """Give a result the types that the store gives it: the wire makes every list a tuple.
 
@@ -409,31 +403,62 @@ def shape_result(name: str, arguments: Sequence[Any], result: Any) -> Any:
     Raises:
         ProtocolError: it is not a result of that operation.
     """
+    shape = _SHAPES.get(name)
+    if shape is None:
+        return result
     try:
-        return _shape(name, arguments, result)
+        return shape(arguments, result)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise ProtocolError(f"The node answered {name!r} with something else: {error}") from None
 
 
-def _shape(name: str, arguments: Sequence[Any], result: Any) -> Any:
-    if name == "get_many":
-        return list(result)
-    if name in ("list", "match_regex", "match_similar"):
-        rows, more = result
-        return list(rows), more
-    if name == "status":
-        return {word: list(figure) if isinstance(figure, tuple) else figure for word, figure in result.items()}
-    if name == "batch":
-        return [
-            (status, _shape(call[0], call[1:], answer) if status == OK else answer)
-            for call, (status, answer) in zip(arguments[0], result, strict=True)
-        ]
-    if name == "at":
-        answer, index, age_ms, node = result
-        call = arguments[3]
-        return _shape(call[0], call[1:], answer), index, age_ms, node
-    if name == "members":
-        return {**result, "nodes": list(result["nodes"])}
-    if name == "atomic" and result[0]:
-        return True, [_shape(call[0], call[1:], answer) for call, answer in zip(arguments[1], result[1], strict=True)]
-    return result
+def _shape(call: Sequence[Any], result: Any) -> Any:
+    """The same for a call within another one."""
+    shape = _SHAPES.get(call[0])
+    return result if shape is None else shape(call[1:], result)
+
+
+def _shape_rows(_arguments: Sequence[Any], result: Any) -> Any:
+    rows, more = result
+    return list(rows), more
+
+
+def _shape_status(_arguments: Sequence[Any], result: Any) -> Any:
+    return {word: list(figure) if isinstance(figure, tuple) else figure for word, figure in result.items()}
+
+
+def _shape_batch(arguments: Sequence[Any], result: Any) -> Any:
+    return [
+        (status, _shape(call, answer) if status == OK else answer)
+        for call, (status, answer) in zip(arguments[0], result, strict=True)
+    ]
+
+
+def _shape_at(arguments: Sequence[Any], result: Any) -> Any:
+    answer, index, age_ms, node = result
+    return _shape(arguments[3], answer), index, age_ms, node
+
+
+def _shape_members(_arguments: Sequence[Any], result: Any) -> Any:
+    return {**result, "nodes": list(result["nodes"])}
+
+
+def _shape_atomic(arguments: Sequence[Any], result: Any) -> Any:
+    if not result[0]:
+        return result
+    return True, [_shape(call, answer) for call, answer in zip(arguments[1], result[1], strict=True)]
+
+
+_SHAPES: Final[dict[str, Callable[[Sequence[Any], Any], Any]]] = {
+    "get_many": lambda _arguments, result: list(result),
+    "list": _shape_rows,
+    "match_regex": _shape_rows,
+    "match_similar": _shape_rows,
+    "status": _shape_status,
+    "batch": _shape_batch,
+    "at": _shape_at,
+    "members": _shape_members,
+    "atomic": _shape_atomic,
+}
+SHAPED: Final = _SHAPES.keys()
+"""Operations whose results hold a list. All others need no second look."""

@@ -10,8 +10,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from django_keyspace.addresses import Endpoint
 from django_keyspace.backend.blocking import BlockingPool
 from django_keyspace.backend.cluster.knowledge import Cluster
-from django_keyspace.backend.cluster.route import Pause, Route
+from django_keyspace.backend.cluster.route import Answer, Ask, Pause, Route
 from django_keyspace.backend.multiplexed import LoopConnections
+from django_keyspace.backend.routing import Failure
 from django_keyspace.backend.sessions import Request, Sessions
 
 
@@ -87,21 +88,28 @@ class BlockingCluster(_Driver[BlockingPool]):
     def execute(self, name: str, arguments: Sequence[Any], *, prefers_leader: bool = False) -> Any:
         """Do an operation. Raises KeyspaceError. See :class:`Route` for the arguments."""
         request = Request(self._sessions, name, arguments)
-        steps = self._route(request, prefers_leader).steps()
+        route = self._route(request, prefers_leader)
         try:
+            ask = route.first()
+            if ask is not None and (done := route.took(ask, self._ask(ask), monotonic())):
+                return done[0]
+            steps = route.steps()
             intent = next(steps)
             while True:
                 if isinstance(intent, Pause):
                     sleep(intent.seconds)
                     outcome = None
                 else:
-                    endpoint, name, arguments, until_s, connect_by_s, is_new = intent
-                    outcome = self._node(endpoint).ask(name, arguments, until_s, connect_by_s, is_new=is_new)
+                    outcome = self._ask(intent)
                 intent = steps.send((outcome, monotonic()))
         except StopIteration as stop:
             return stop.value
         finally:
             request.end()
+
+    def _ask(self, ask: Ask) -> Answer | Failure:
+        endpoint, name, arguments, until_s, connect_by_s, is_new = ask
+        return self._node(endpoint).ask(name, arguments, until_s, connect_by_s, is_new=is_new)
 
 
 class LoopCluster(_Driver[LoopConnections]):
@@ -110,21 +118,26 @@ class LoopCluster(_Driver[LoopConnections]):
     async def execute(self, name: str, arguments: Sequence[Any], *, prefers_leader: bool = False) -> Any:
         """Do an operation. Raises KeyspaceError. See :class:`Route` for the arguments."""
         request = Request(self._sessions, name, arguments)
-        steps = self._route(request, prefers_leader).steps()
+        route = self._route(request, prefers_leader)
         try:
+            ask = route.first()
+            if ask is not None and (done := route.took(ask, await self._ask(ask), monotonic())):
+                return done[0]
+            steps = route.steps()
             intent = next(steps)
             while True:
                 if isinstance(intent, Pause):
                     await asyncio.sleep(intent.seconds)
                     outcome = None
                 else:
-                    endpoint, name, arguments, until_s, connect_by_s, is_new = intent
-                    now_s = monotonic()
-                    outcome = await self._node(endpoint).ask(
-                        name, arguments, until_s - now_s, connect_by_s - now_s, is_new=is_new
-                    )
+                    outcome = await self._ask(intent)
                 intent = steps.send((outcome, monotonic()))
         except StopIteration as stop:
             return stop.value
         finally:
             request.end()
+
+    async def _ask(self, ask: Ask) -> Answer | Failure:
+        endpoint, name, arguments, until_s, connect_by_s, is_new = ask
+        now_s = monotonic()
+        return await self._node(endpoint).ask(name, arguments, until_s - now_s, connect_by_s - now_s, is_new=is_new)

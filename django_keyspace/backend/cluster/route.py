@@ -1,7 +1,8 @@
 """The way of one call through a cluster. Sans-IO.
 
 :meth:`Route.steps` is a generator of intents (:class:`Ask`, :class:`Pause`) that a driver carries out. It is sent what came of
-each, and the time, and ends with the call's result or raises its error.
+each, and the time, and ends with the call's result or raises its error. While all is well a call is one attempt at the leader:
+:meth:`Route.first` and :meth:`Route.took` are that much of it, without a generator.
 
 A call asks one node after the other in rounds: who is believed to lead first, whom a node names as the leader next, then all
 others; nobody twice in a round. Between rounds it waits, a little longer each time. So nodes that name each other, or somebody
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from django_keyspace.addresses import Endpoint
@@ -43,6 +45,10 @@ ATTEMPT_S_MOST: Final = 2.0
 next time, because the call may simply take long."""
 PAUSE_S_LEAST: Final = 0.01
 PAUSE_S_MOST: Final = 0.2
+_ANYWHERE: Final = frozenset({"session", "dirty"})
+"""Levels of reads that any node may answer."""
+_OTHER_WAYS: Final = frozenset({"members", "script"})
+"""Operations that are not done at the leader, or get more time there."""
 _NO_LEADER_HERE: Final = (NotLeader, NoLeader)
 _SCRIPT_S: Final = 2.0
 
@@ -79,6 +85,7 @@ Answer = tuple[Any, ...]
 Steps = Generator[Intent, tuple[Answer | Failure | None, float], Any]
 
 
+@cache
 def attempt_s(timeout_ms: int) -> float:
     """How long a node may have a call at the first attempt, in seconds, of the call's whole time."""
     timeout_s = timeout_ms / 1000
@@ -98,28 +105,10 @@ class Route:
         jitter: gives a random number from 0 to 1.
     """
 
-    __slots__ = (
-        "_alone_since_s",
-        "_answer",
-        "_asked",
-        "_attempt_s",
-        "_cluster",
-        "_failed",
-        "_hints",
-        "_is_new",
-        "_jitter",
-        "_last",
-        "_leader_timeout_ms",
-        "_may_be_done",
-        "_now_s",
-        "_prefers_leader",
-        "_reached",
-        "_request",
-        "_rounds",
-        "_timeout_ms",
-        "_told",
-        "deadline_at_s",
-    )
+    # What nearly no call changes.
+    _rounds = _hints = _failed = 0
+    _began = _is_plain = _may_be_done = _is_new = _reached = False
+    _last: KeyspaceError | None = None
 
     def __init__(
         self,
@@ -142,19 +131,49 @@ class Route:
         self._prefers_leader = prefers_leader
         self._jitter = jitter
         self._asked: set[Endpoint] = set()  # in this round
-        self._rounds = self._hints = self._failed = 0
-        self._may_be_done = self._is_new = self._reached = False
-        self._last: KeyspaceError | None = None
         self._told: dict[Endpoint, KeyspaceError] = {}
         self._answer: Any = None
 
     # ------------------------------------------------------------------------------------------- the way
 
+    def first(self) -> Ask | None:
+        """The attempt at the leader that nearly every call is done with; None if this one takes :meth:`steps`.
+
+        What came of it goes to :meth:`took`.
+        """
+        request, cluster, now_s = self._request, self._cluster, self._now_s
+        leader, name = cluster.leader, request.name
+        if leader is None or cluster.learn_at_s <= now_s or name in _OTHER_WAYS:
+            return None
+        if name == "at":
+            if request.arguments[0] in _ANYWHERE:
+                return None
+        elif name not in CHANGES:
+            self._word()
+        self._began = True
+        name, arguments = request.parts()
+        until_s = now_s + self._attempt_s
+        if self._leader_timeout_ms is None:
+            return Ask(leader, name, arguments, until_s, until_s)
+        return Ask(leader, name, arguments, until_s, min(until_s, self._alone_limit_s))
+
+    def took(self, ask: Ask, outcome: Answer | Failure, now_s: float) -> list[Any]:
+        """Take what came of :meth:`first`. Raises what ends the call.
+
+        Returns:
+            A list of the call's result; an empty one if :meth:`steps` has to go on.
+        """
+        self._now_s = now_s
+        if not self._take(ask.endpoint, ask.name, outcome):
+            return []
+        result = self._result(ask.endpoint)
+        return [result[0] if self._is_plain else result]
+
     def steps(self) -> Steps:
         """The intents of this call; its result at the end. Raises KeyspaceError."""
         request, cluster = self._request, self._cluster
         name = request.name
-        if cluster.learn_at_s <= self._now_s:
+        if not self._began and cluster.learn_at_s <= self._now_s:
             yield from self._learn()
         if name in CHANGES:
             if name == "script":
@@ -162,18 +181,22 @@ class Route:
             return (yield from self._at_leader())
         if name == "members":
             return (yield from self._anywhere())
-        is_plain = name != "at"
-        if is_plain:
-            request.arguments = ("safe", 0, None, (name, *request.arguments))
-            request.name = "at"
+        if name != "at":
+            self._word()
         elif request.arguments[0] == "session":
             level, index, max_staleness_ms, call = request.arguments
             request.arguments = level, max(index, self._seen()), max_staleness_ms, call
-        if request.arguments[0] in ("session", "dirty"):
+        if request.arguments[0] in _ANYWHERE:
             answer = yield from self._anywhere()
         else:
             answer = yield from self._at_leader()
-        return answer[0] if is_plain else answer
+        return answer[0] if self._is_plain else answer
+
+    def _word(self) -> None:
+        """Of a cluster, a plain read is asked as a safe one, whose answer says more."""
+        request = self._request
+        request.name, request.arguments = "at", ("safe", 0, None, (request.name, *request.arguments))
+        self._is_plain = True
 
     def _learn(self) -> Steps:
         """Ask who the members are. A cluster of which nothing is known yet must be met first; otherwise one try is enough."""
@@ -248,6 +271,10 @@ class Route:
         connect_by_s = min(until_s, self._alone_limit_s)
         outcome, self._now_s = yield Ask(endpoint, name, arguments, until_s, connect_by_s, self._is_new)
         self._is_new = False
+        return self._take(endpoint, name, outcome)
+
+    def _take(self, endpoint: Endpoint, name: str, outcome: Answer | Failure | None) -> bool:
+        """The same of what came of an attempt."""
         if type(outcome) is tuple:
             self._cluster.answered(endpoint, self._now_s)
             if outcome[1] == OK:
