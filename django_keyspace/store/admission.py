@@ -66,7 +66,7 @@ class Admission:
         incoming = 0
         for call in calls:
             incoming += len(call[3][2]) if call[0] == "set" else incoming_bytes(call)
-        if not self._is_full and self.unchecked_bytes + incoming < self._unchecked_bytes_max:
+        if self._is_roomy(incoming):
             return None  # nearly every write ends here
         used = self._look(context, incoming)
         if not self._is_full or not any(map(grows, calls)):
@@ -78,10 +78,7 @@ class Admission:
 
     def needs_plan(self, calls: Sequence[Call]) -> bool:
         """Whether :meth:`plan` has to look at the store. Nearly always it need not."""
-        incoming = 0
-        for call in calls:
-            incoming += incoming_bytes(call)
-        return self._is_full or self.unchecked_bytes + incoming >= self._unchecked_bytes_max
+        return not self._is_roomy(sum(map(incoming_bytes, calls)))
 
     def plan(
         self, context: WriteContext, calls: Sequence[Call], generator: Random
@@ -122,6 +119,10 @@ class Admission:
         """Whether what was planned to be evicted is still the record that it was."""
         stored, _ = context.find(*address)
         return stored is not None and unpack_header(stored)[3] <= self._planned_revision
+
+    def _is_roomy(self, incoming: int) -> bool:
+        """Whether there is room for so many bytes in any case, so that the fill need not be looked at."""
+        return not self._is_full and self.unchecked_bytes + incoming < self._unchecked_bytes_max
 
     def _look(self, context: WriteContext, incoming: int) -> int:
         """The fill of the store in bytes; notes whether it leaves too little room."""
