@@ -23,6 +23,7 @@ from django_keyspace.node.raft import (
     SnapshotRequest,
     from_wire,
     make_membership,
+    reads,
     to_wire,
 )
 
@@ -121,9 +122,12 @@ class Cluster:
     def work(self, name: str) -> Ready | None:
         """Take one `Ready` of a node; write it unless its disk is slow."""
         node = self.nodes[name]
-        if not node.up or node.paused or (ready := node.raft.ready()) is None:
+        if not node.up or node.paused:
             return None
+        ready = node.raft.ready()
         self.check_leader(node)
+        if ready is None:
+            return None
         self.post(node, ready.messages)
         for entry in ready.committed:
             self.check_committed(node, entry)
@@ -298,7 +302,9 @@ class Cluster:
     # --- What must hold -----------------------------------------------------------------------------------------------
 
     def check_leader(self, node: Node) -> None:
-        """Election safety, and leader completeness."""
+        """Election safety, leader completeness, and a lease that is not the one of a moment ago."""
+        if node.raft.lease != reads.lease(node.raft._state):
+            raise Violated(f"{node.name} says that its lease is {node.raft.lease}")
         if node.raft.role is not Role.LEADER:
             return
         known = self.leaders.get(node.raft.term)

@@ -137,9 +137,11 @@ def leased(drift: float = 0.1) -> Bench:
 
 def leases(bench: Bench) -> bool:
     """Whether a read is answered by the lease."""
+    has_lease = bench.raft.lease is not None
     read = bench.raft.read_index(lease=True)
     bench.take()
-    return read in bench.reads
+    assert (read in bench.reads) is has_lease is (bench.raft.lease is not None)
+    return has_lease
 
 
 def test_rule_21_leases_are_off_unless_asked_for() -> None:

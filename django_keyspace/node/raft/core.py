@@ -65,6 +65,8 @@ class Raft:
         self._why_stopped = ""
         self._the_guard = _Guard(self, self._state)
         self._is_settled = False
+        self._has_lease_at_hand = False
+        self._lease_at_hand: reads.Lease | None = None
 
     # --- Input --------------------------------------------------------------------------------------------------------
 
@@ -218,6 +220,7 @@ class Raft:
             return None  # nothing has come in since the last one took everything
         with self._guard() as state:
             self._is_settled = True
+            self._has_lease_at_hand = False
             if state.is_leader:
                 reads.begin_due_round(state)
                 replication.send_appends(state)
@@ -363,7 +366,12 @@ class Raft:
     @property
     def lease(self) -> reads.Lease | None:
         """Of a leader whose lease holds at this tick: what a read by lease has to see. None without a lease."""
-        return reads.lease(self._state)
+        if not self._is_settled:
+            return reads.lease(self._state)
+        if not self._has_lease_at_hand:
+            self._lease_at_hand = reads.lease(self._state)
+            self._has_lease_at_hand = True
+        return self._lease_at_hand
 
     @property
     def awaits_disk(self) -> bool:
