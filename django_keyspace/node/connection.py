@@ -28,7 +28,6 @@ from django_keyspace.node.log import View
 from django_keyspace.node.service import SPARE_CONNECTIONS, Service, too_many
 from django_keyspace.operations import CONTROLS, RUNS, WRITES, check_call
 from django_keyspace.ordinary import is_ordinary
-from django_keyspace.store.queries import carry_out
 from django_keyspace.wire import (
     CONNECTION_ID,
     HELLO_BYTES_MAX,
@@ -258,6 +257,9 @@ class ClientConnection(asyncio.Protocol):
         if call[0] == "at":
             if self._reads is None:
                 return self._answer(request_id, OK, (*self._read(*call)[:3], service.hello.node))
+            view = self._reads.at_once(*call[1:4])
+            if view is not None:
+                return self._answer(request_id, OK, view.answer(call[4]))
             self._in_flight += 1
             self._reads.read(call[1], partial(self._readable, request_id, call), call[2], call[3])
             return None
@@ -277,11 +279,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             if isinstance(view, KeyspaceError):
                 raise view
-            if call[0] == "at":
-                result = carry_out(view.read, 0, view.index, call[4])
-                frame = self._answer(request_id, OK, (result, view.index, view.age_ms, view.node))
-            else:
-                frame = self._answer(request_id, OK, view.read(*call))
+            frame = self._answer(request_id, OK, view.answer(call[4]) if call[0] == "at" else view.read(*call))
         except KeyspaceError as error:
             frame = self._refuse(request_id, error)
         except Exception:

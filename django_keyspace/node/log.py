@@ -66,6 +66,9 @@ class View(Protocol):
     def read(self, name: str, *arguments: Any) -> Any:
         """Do a read operation."""
 
+    def answer(self, call: Call) -> tuple[Any, int, int, str]:
+        """Do a read, or a batch of reads, and say what its result is as of: what the operation ``at`` answers."""
+
 
 Ready = Callable[[View | KeyspaceError], None]
 
@@ -79,6 +82,9 @@ class Reads(Protocol):
 
     def members(self) -> dict[str, Any]:
         """What the operation ``members`` answers, as far as this node knows."""
+
+    def at_once(self, level: str, min_index: int = 0, max_staleness_ms: int | None = None) -> View | None:
+        """The view of a read that need not wait for anything; None if :meth:`read` has to see to it. Arguments as there."""
 
     def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
         """Have a read told when and from what it may be answered.

@@ -97,47 +97,55 @@ class NodeReads:
         """The members, as the operation ``members`` answers it."""
         return self._core.members()
 
+    def at_once(self, level: str, min_index: int = 0, max_staleness_ms: int | None = None) -> View | None:
+        """See :meth:`Reads.at_once`."""
+        if level == SAFE or not self._core.can_read:
+            return None
+        if level == LEASE:
+            return self._leased_view()
+        self._core.hurry()
+        age_ms = self.age_ms
+        if min_index > self._machine.applied_index or _is_older(age_ms, max_staleness_ms):
+            return None
+        return self._view(self._log_clock.now_ms(), age_ms)
+
+    def _leased_view(self) -> StoreView | None:
+        """The view of a read by lease, if the lease holds now and the store has all that is committed."""
+        self._core.pass_time()  # first: this process may have slept through the end of its lease
+        lease = self._core.raft.lease
+        if lease is None or lease.index > self._machine.applied_index:
+            return None
+        return self._confirmed_view(self._log_clock.now_ms(), lease.log_time_ms)
+
     def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
         """See :meth:`Reads.read`. Errors go to ``ready``, too."""
         core = self._core
         if not core.can_read:
             ready(self._catching_up())
-            return
-        if level == LEASE and self._read_by_lease(ready):
-            return
-        if level in (SAFE, LEASE):
-            if core.raft.role is not consensus.Role.LEADER:
-                ready(core.not_leader())
-                return
-            is_lease = level == LEASE
-            batch = self._gathering.get(is_lease)
-            if batch is None:
-                batch = self._gathering[is_lease] = Batch(self._log_clock.now_ms(), [])
-                core.flush_soon()
-            batch.ready.append(ready)
-            return
-        core.hurry()
-        age_ms = self.age_ms
-        if max_staleness_ms is not None and (age_ms is None or age_ms > max_staleness_ms):
+        elif (view := self.at_once(level, min_index, max_staleness_ms)) is not None:
+            ready(view)
+        elif level in (SAFE, LEASE):
+            self._gather(level == LEASE, ready)
+        elif _is_older(age_ms := self.age_ms, max_staleness_ms):
             age = "is of unknown age" if age_ms is None else f"was last known to be current {age_ms:,} ms ago"
             ready(
                 TooStale(
                     f"The copy of node {core.name} {age}, and the read allows {max_staleness_ms:,} ms. Ask another node."
                 )
             )
-        elif min_index <= self._machine.applied_index:
-            ready(self._view(self._log_clock.now_ms(), age_ms))
         else:
             self._wait_for(min_index, ready)
 
-    def _read_by_lease(self, ready: Ready) -> bool:
-        """Answer a read at once, if the lease holds now and the store has all that is committed."""
-        self._core.pass_time()  # first: this process may have slept through the end of its lease
-        lease = self._core.raft.lease
-        if lease is None or lease.index > self._machine.applied_index:
-            return False
-        ready(self._confirmed_view(self._log_clock.now_ms(), lease.log_time_ms))
-        return True
+    def _gather(self, is_lease: bool, ready: Ready) -> None:
+        """Let a read wait for a majority, together with those that come in this turn of the loop."""
+        if self._core.raft.role is not consensus.Role.LEADER:
+            ready(self._core.not_leader())
+            return
+        batch = self._gathering.get(is_lease)
+        if batch is None:
+            batch = self._gathering[is_lease] = Batch(self._log_clock.now_ms(), [])
+            self._core.flush_soon()
+        batch.ready.append(ready)
 
     def _wait_for(self, min_index: int, ready: Ready) -> None:
         """A session has seen more than this node has: it waits a moment for that."""
@@ -247,3 +255,8 @@ class NodeReads:
 
     def _catching_up(self) -> TooStale:
         return TooStale(f"Node {self._core.name} is catching up with its cluster. Ask another node.")
+
+
+def _is_older(age_ms: int | None, max_staleness_ms: int | None) -> bool:
+    """Whether a copy of that age is older than a read allows."""
+    return max_staleness_ms is not None and (age_ms is None or age_ms > max_staleness_ms)

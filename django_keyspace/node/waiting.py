@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 from django_keyspace.exceptions import KeyspaceError
 from django_keyspace.node.log import Ready
+from django_keyspace.operations import Call
+from django_keyspace.store.queries import carry_out
 
 
 class Readable(Protocol):
@@ -47,6 +49,10 @@ class StoreView:
     def read(self, name: str, *arguments: Any) -> Any:
         """See :meth:`View.read`."""
         return self._machine.read(self.now_ms, name, *arguments)
+
+    def answer(self, call: Call) -> tuple[Any, int, int, str]:
+        """See :meth:`View.answer`."""
+        return carry_out(self.read, 0, self.index, call), self.index, self.age_ms, self.node
 
 
 class Batch(NamedTuple):
