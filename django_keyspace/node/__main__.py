@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from django_keyspace import __version__
@@ -28,6 +29,7 @@ from django_keyspace.node.http import HttpServer, Pages
 from django_keyspace.node.log import LocalLog
 from django_keyspace.node.logs import set_up_logging
 from django_keyspace.node.metrics import Metrics
+from django_keyspace.node.open_files import limit_connections
 from django_keyspace.node.operators import pages_of, watch_lag
 from django_keyspace.node.scheduler import LoopScheduler
 from django_keyspace.node.scripts import ScriptService, load_sources
@@ -50,6 +52,7 @@ def run(config: NodeConfig, *, attended: bool = False) -> None:
     Raises:
         KeyspaceError: the node could not start, or had to end.
     """
+    config = replace(config, connections_max=limit_connections(config.connections_max))
     folder = DataFolder(config.data, config.node_id)
     try:
         if is_clustered(config, folder):

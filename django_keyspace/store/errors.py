@@ -17,6 +17,17 @@ _SHORT_WRITE: Final = -30772
 """LMDB 1.0's word for a disk that took only part of a page; lmdb has no class for it."""
 _DISK_CODES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, _SHORT_WRITE)
 
+OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
+"""Errors that say nothing about a file, but that no more can be opened now."""
+_ADVICE: Final = {
+    errno.EMFILE: "This process has as many files open as it may: raise its limit (ulimit -n, or LimitNOFILE of a systemd unit).",
+    errno.ENFILE: "This machine has as many files open as it may: raise fs.file-max.",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room on its disk."),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "Mend the owner or the permissions of the store's files."
+    ),
+}
+
 _CONTAINER = (
     "Two processes with the same process id use {path}: containers that share the folder but not the process ids. Give each "
     "container its own folder, let them share the pid namespace, or run a node and connect to it."
@@ -50,8 +61,9 @@ def explain(error: lmdb.Error, path: str) -> KeyspaceError:
             return NoSpace(
                 f"The disk of {path} is full ({free_bytes:,} bytes left): {error}. Nothing was written. Make room there."
             )
-    if error.code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageError(
-            f"The files of {path} may not be used by this user: {error}. Mend their owner or permissions."
-        )
-    return StorageError(f"The store {path} failed: {error}. Nothing was written. Check the disk and the system's log.")
+    return StorageError(f"The store {path} failed: {error}. Nothing was written. {advice(error.code)}")
+
+
+def advice(code: int | None) -> str:
+    """What to do about an error of the system, by its number."""
+    return _ADVICE.get(code or 0, "Check the disk and the system's log.")

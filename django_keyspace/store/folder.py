@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from django_keyspace.exceptions import DamagedStore, ForeignStore, StorageError, UncleanStore
+from django_keyspace.store.errors import OUT_OF_FILES, advice
 
 logger = logging.getLogger("django_keyspace.store")
 
@@ -63,10 +64,19 @@ class FolderState:
 
 
 def boot_id() -> str:
-    """A word that changes with each boot of this machine: the kernel's own on Linux and macOS, empty elsewhere."""
+    """A word that changes with each boot of this machine: the kernel's own on Linux and macOS, empty elsewhere.
+
+    Raises:
+        StorageError: nothing more can be opened now.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
+    except OSError as error:
+        if error.errno in OUT_OF_FILES:
+            # A cache whose boot seems to be another one may be emptied.
+            raise StorageError(
+                f"The boot of this machine cannot be looked at: {error}. {advice(error.errno)}"
+            ) from error
         return _darwin_boot_id() if sys.platform == "darwin" else ""
 
 
@@ -239,8 +249,7 @@ class Folder:
             self._sync()
         except OSError as error:
             raise StorageError(
-                f"The state file {path} cannot be written: {error.strerror}. Nothing was changed. Is the disk full, or the "
-                "folder read-only?"
+                f"The state file {path} cannot be written: {error.strerror}. Nothing was changed. {advice(error.errno)}"
             ) from error
 
     def _read_state(self, has_data: bool) -> FolderState | None:
@@ -256,7 +265,11 @@ class Folder:
                     "touched. Choose another LOCATION."
                 ) from None
             return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except OSError as error:
+            raise StorageError(
+                f"The state file {path} cannot be opened: {error.strerror}. Nothing was changed. {advice(error.errno)}"
+            ) from error
+        except (ValueError, TypeError, KeyError) as error:
             raise DamagedStore(f"The state file {path} cannot be read ({error}). {_REMEDY}") from error
         if state_format != FORMAT:
             raise ForeignStore(

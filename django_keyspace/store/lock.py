@@ -18,6 +18,7 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from time import monotonic
 
 from django_keyspace.exceptions import LockTimeout, StorageError
+from django_keyspace.store.errors import advice
 
 _EXCLUSIVE_NOW = LOCK_EX | LOCK_NB
 _CLOSE_WAIT_S = 5.0
@@ -44,8 +45,8 @@ class WriterLock:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StorageError(
-                f"The lock file {path} cannot be opened by this user (uid {os.geteuid()}): {error.strerror}. Mend the owner "
-                "and permissions of the store's files, or choose another LOCATION."
+                f"The lock file {path} cannot be opened by this user (uid {os.geteuid()}): {error.strerror}. "
+                f"{advice(error.errno)}"
             ) from error
         self._helper: _Helper | None = None
         self._closed = False

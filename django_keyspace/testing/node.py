@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -221,4 +221,6 @@ def running_node(
 def _readable(descriptor: int, timeout_s: float) -> bool:
     if sys.platform == "win32":  # select() takes sockets only there; reading blocks instead
         return True
-    return bool(select.select([descriptor], [], [], timeout_s)[0])
+    with selectors.DefaultSelector() as waiting:  # select() takes no descriptor above 1,023
+        waiting.register(descriptor, selectors.EVENT_READ)
+        return bool(waiting.select(timeout_s))

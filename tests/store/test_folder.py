@@ -50,6 +50,23 @@ def test_a_new_store_is_private_and_complete(tmp_path: Path) -> None:
     store.shutdown()
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_no_other_boot_is_assumed_when_nothing_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A cache with unsynced writes starts empty after a boot; being out of files is none."""
+    store = make(tmp_path)
+    put(store, b"k")
+    kill(store)
+    with monkeypatch.context() as starved:
+        starved.setattr(Path, "read_text", lambda *_: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+        with pytest.raises(StorageError, match="boot of this machine"):
+            got(make(tmp_path), b"k")
+    again = make(tmp_path)
+    assert got(again, b"k") == b"v"
+    again.shutdown()
+
+
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("mine")
     with pytest.raises(StorageError, match="is a file"):
@@ -369,7 +386,8 @@ def test_errors_of_lmdb_are_explained(tmp_path: Path, monkeypatch: pytest.Monkey
     assert isinstance(explained(lmdb.CorruptedError), DamagedStore)
     assert "containers" in str(explained(lmdb.LockError))
     assert "reader slots" in str(explained(lmdb.ReadersFullError))
-    assert "owner or permissions" in str(explained(lmdb.Error, errno.EACCES))
+    assert "owner or the permissions" in str(explained(lmdb.Error, errno.EACCES))
+    assert "ulimit -n" in str(explained(lmdb.Error, errno.EMFILE))
     for kind, code in [
         (lmdb.DiskError, 0),
         (lmdb.MapFullError, 0),
