@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from django_keyspace.exceptions import ConfigurationError
@@ -20,8 +20,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%\w+)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where a node listens: host and port, or the path of a Unix socket.
 
     Attributes:

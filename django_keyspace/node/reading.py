@@ -115,7 +115,9 @@ class NodeReads:
         lease = self._core.raft.lease
         if lease is None or lease.index > self._machine.applied_index:
             return None
-        return self._confirmed_view(self._log_clock.now_ms(), lease.log_time_ms)
+        if lease.log_time_ms > self._floor_ms:  # the clock is not needed else
+            return self._confirmed_view(self._log_clock.now_ms(), lease.log_time_ms)
+        return self._view(self._floor_ms, 0)
 
     def read(self, level: str, ready: Ready, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
         """See :meth:`Reads.read`. Errors go to ``ready``, too."""
