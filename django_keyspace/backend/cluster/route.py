@@ -1,7 +1,7 @@
 """The way of one call through a cluster. Sans-IO.
 
 :meth:`Route.steps` is a generator of intents (:class:`Ask`, :class:`Pause`) that a driver carries out. It is sent what came of
-each, and the time, and ends with the call's result or raises its error. While all is well a call is one attempt at the leader:
+each, and the time, and ends with the call's result or raises its error. While all is well a call is one attempt:
 :meth:`Route.first` and :meth:`Route.took` are that much of it, without a generator.
 
 A call asks one node after the other in rounds: who is believed to lead first, whom a node names as the leader next, then all
@@ -137,25 +137,22 @@ class Route:
     # ------------------------------------------------------------------------------------------- the way
 
     def first(self) -> Ask | None:
-        """The attempt at the leader that nearly every call is done with; None if this one takes :meth:`steps`.
+        """The attempt that nearly every call is done with; None if this one takes :meth:`steps`.
 
         What came of it goes to :meth:`took`.
         """
         request, cluster, now_s = self._request, self._cluster, self._now_s
-        leader, name = cluster.leader, request.name
-        if leader is None or cluster.learn_at_s <= now_s or name in _OTHER_WAYS:
+        if cluster.learn_at_s <= now_s or request.name in _OTHER_WAYS:
             return None
-        if name == "at":
-            if request.arguments[0] in _ANYWHERE:
-                return None
-        elif name not in CHANGES:
-            self._word()
+        endpoint = cluster.leader if self._word() else self._next_reader()
+        if endpoint is None:
+            return None
         self._began = True
         name, arguments = request.parts()
         until_s = now_s + self._attempt_s
         if self._leader_timeout_ms is None:
-            return Ask(leader, name, arguments, until_s, until_s)
-        return Ask(leader, name, arguments, until_s, min(until_s, self._alone_limit_s))
+            return Ask(endpoint, name, arguments, until_s, until_s)
+        return Ask(endpoint, name, arguments, until_s, min(until_s, self._alone_limit_s))
 
     def took(self, ask: Ask, outcome: Answer | Failure, now_s: float) -> list[Any]:
         """Take what came of :meth:`first`. Raises what ends the call.
@@ -171,32 +168,35 @@ class Route:
 
     def steps(self) -> Steps:
         """The intents of this call; its result at the end. Raises KeyspaceError."""
-        request, cluster = self._request, self._cluster
-        name = request.name
-        if not self._began and cluster.learn_at_s <= self._now_s:
+        name = self._request.name
+        if not self._began and self._cluster.learn_at_s <= self._now_s:
             yield from self._learn()
-        if name in CHANGES:
-            if name == "script":
-                self._attempt_s = min(self._attempt_s + _SCRIPT_S, self._timeout_ms / 1000)
-            return (yield from self._at_leader())
         if name == "members":
             return (yield from self._anywhere())
-        if name != "at":
-            self._word()
-        elif request.arguments[0] == "session":
-            level, index, max_staleness_ms, call = request.arguments
-            request.arguments = level, max(index, self._seen()), max_staleness_ms, call
-        if request.arguments[0] in _ANYWHERE:
-            answer = yield from self._anywhere()
-        else:
-            answer = yield from self._at_leader()
+        if name == "script":
+            self._attempt_s = min(self._attempt_s + _SCRIPT_S, self._timeout_ms / 1000)
+        answer = yield from self._at_leader() if self._word() else self._anywhere()
         return answer[0] if self._is_plain else answer
 
-    def _word(self) -> None:
-        """Of a cluster, a plain read is asked as a safe one, whose answer says more."""
+    def _word(self) -> bool:
+        """Word a read for a cluster. Doing it twice changes nothing.
+
+        A plain one is asked as a safe one, whose answer says more; a session's asks for what the session has seen by now.
+
+        Returns:
+            Whether it is the leader who does this call.
+        """
         request = self._request
-        request.name, request.arguments = "at", ("safe", 0, None, (request.name, *request.arguments))
-        self._is_plain = True
+        if request.name in CHANGES:
+            return True
+        if request.name != "at":
+            request.name, request.arguments = "at", ("safe", 0, None, (request.name, *request.arguments))
+            self._is_plain = True
+            return True
+        level, index, max_staleness_ms, call = request.arguments
+        if level == "session":
+            request.arguments = level, max(index, self._seen()), max_staleness_ms, call
+        return level not in _ANYWHERE
 
     def _learn(self) -> Steps:
         """Ask who the members are. A cluster of which nothing is known yet must be met first; otherwise one try is enough."""
@@ -239,20 +239,16 @@ class Route:
 
     def _anywhere(self) -> Steps:
         """Have a read done by any node; if none is fresh enough, by the leader."""
-        request, cluster = self._request, self._cluster
+        request = self._request
         while True:
-            endpoint = cluster.leader if self._prefers_leader else None
-            if endpoint is None or endpoint in self._asked:
-                endpoint = cluster.next_reader(self._asked, self._now_s, insists=self._insists())
+            stale = self._last if isinstance(self._last, (TooStale, *_NO_LEADER_HERE)) else None
+            if stale is not None and request.arguments[:1] == ("session",):
+                return (yield from self._at_leader())
+            endpoint = self._next_reader()
             if endpoint is not None:
                 if (yield from self._ask(endpoint, *request.parts(), self._attempt_s)):
                     return self._result(endpoint)
-                if not isinstance(self._last, (TooStale, *_NO_LEADER_HERE)):
-                    continue
-                if request.arguments[:1] == ("session",):
-                    return (yield from self._at_leader())
-            elif isinstance(self._last, (TooStale, *_NO_LEADER_HERE)):
-                stale = self._last
+            elif stale is not None:
                 self._asked.clear()  # the leader, or whoever becomes it, is fresh
                 try:
                     return (yield from self._at_leader())
@@ -260,6 +256,13 @@ class Route:
                     raise stale if isinstance(stale, TooStale) else error from None
             else:
                 yield from self._rest()
+
+    def _next_reader(self) -> Endpoint | None:
+        """Whom to ask next for what any node does."""
+        cluster = self._cluster
+        if self._prefers_leader and cluster.leader is not None and cluster.leader not in self._asked:
+            return cluster.leader
+        return cluster.next_reader(self._asked, self._now_s, insists=self._insists())
 
     # ------------------------------------------------------------------------------------------- one attempt
 
