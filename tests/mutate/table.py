@@ -129,6 +129,14 @@ TABLE = [
         ELECTIONS,
         "timeouts_are_random_for_each_attempt",
     ),
+    Mutation(
+        "wait-after-split-votes",
+        8,
+        "state.State.try_again_soon",
+        always(None),
+        ELECTIONS,
+        "split_votes_are_tried_again_soon",
+    ),
     Mutation("take-old-ids", 9, "membership.is_new", always(True), ELECTIONS, "an_id_is_used_once"),
     Mutation(
         "overlook-lost-entries",

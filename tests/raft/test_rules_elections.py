@@ -273,6 +273,37 @@ def test_rule_08_an_election_outlasts_ten_heartbeats() -> None:
         Config(election_ticks=19, heartbeat_ticks=2)
 
 
+def waits_after_split_votes(pre_vote: bool) -> list[int]:
+    """Two of three stand in the same tick, and the third is gone. Returns how long each waits after that, in ticks."""
+    cluster = Cluster(pre_vote=pre_vote)
+    cluster.elect("n1")
+    cluster.crash("n1")
+    for name in ("n2", "n3"):
+        state = cluster[name]._state
+        state.elapsed_ticks = state.timeout_ticks = 20
+    term = cluster["n2"].term
+    for name in ("n2", "n3"):
+        cluster.tick(name)
+    cluster.settle()
+    states = [cluster[name]._state for name in ("n2", "n3")]
+    assert [state.vote for state in states] == ["n2", "n3"], "the votes are split"
+    assert [state.term for state in states] == [term + 1] * 2
+    waits = [state.timeout_ticks - state.elapsed_ticks for state in states]
+    for _ in range(60):
+        cluster.run(1)
+        if any(state.is_leader for state in states):
+            break
+    assert cluster.leader() in ("n2", "n3")
+    return waits
+
+
+def test_rule_08_split_votes_are_tried_again_soon() -> None:
+    """After a moment: half an election timeout at most. Only where a pre-vote has told that the log is long enough: otherwise a
+    node whose log is too short would stand again before anybody else does, for ever."""
+    assert all(1 <= ticks <= 5 for ticks in waits_after_split_votes(pre_vote=True))
+    assert all(10 <= ticks < 20 for ticks in waits_after_split_votes(pre_vote=False))
+
+
 def test_rule_08_no_clock_and_no_randomness_of_its_own() -> None:
     """What is not imported cannot be asked: the only source of time is `tick`, the only luck is what is passed in."""
     for path in Path(package.__file__).parent.glob("*.py"):

@@ -163,8 +163,13 @@ def on_vote_response(state: State, message: VoteResponse) -> None:
     result = outcome(state.membership.voters, state.votes)
     if result is Outcome.WON:
         become_leader(state)
-    elif result is Outcome.LOST:
+        return
+    if result is Outcome.LOST:
         state.become_follower(state.term, None)
+    if not message.granted and state.config.pre_vote:
+        # Another one stands as well: a majority has said in advance that it would vote for this node, so its log is long enough.
+        # If the votes are split, nobody leads in this term, and there is nothing to wait for.
+        state.try_again_soon()
 
 
 def become_leader(state: State) -> None:

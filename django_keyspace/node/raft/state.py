@@ -203,6 +203,11 @@ class State:
             self.elapsed_ticks = self.config.election_ticks
             self.timeout_ticks = self.elapsed_ticks + 1 + self.random.randrange(self.config.election_ticks // 2)
 
+    def try_again_soon(self) -> None:
+        """Wait no election timeout for the next attempt, but a moment of a length of its own: a part of the drawn one."""
+        moment_ticks = 1 + self.timeout_ticks % (self.config.election_ticks // 2)
+        self.timeout_ticks = min(self.timeout_ticks, self.elapsed_ticks + moment_ticks)
+
     def change_role(self, role: Role, leader: str | None) -> None:
         """Take a role and forget what belonged to the last one."""
         require((self.role, role) in TRANSITIONS, f"A {self.role.value} cannot become a {role.value}.")
