@@ -35,6 +35,7 @@ class FakeLog:
         self.proposed: list[tuple[Sequence[Any], Any]] = []
         self.barriers: list[Any] = []
         self.reads_wait = False
+        self.asked: list[Any] = []
         self.refusals: list[KeyspaceError] = []
         self.committed: list[Any] = []
 
@@ -43,7 +44,11 @@ class FakeLog:
             raise self.refusals.pop()
         self.proposed.append((calls, done))
 
-    def read(self, level: str, ready: Any) -> None:
+    def at_once(self, level: str, min_index: int, max_staleness_ms: int | None) -> Any:
+        self.asked.append((level, min_index, max_staleness_ms))
+        return None if self.reads_wait else self.store
+
+    def read(self, level: str, ready: Any, min_index: int = 0, max_staleness_ms: int | None = None) -> None:
         if self.reads_wait:
             self.barriers.append(ready)
         else:
@@ -79,6 +84,9 @@ class FakeStore:
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
+
+    def answer(self, call: Any) -> Any:
+        return self.read(*call), 7, 30, "n1"
 
     def log_time_ms(self) -> int:
         return 1_700_000_000_000
@@ -134,6 +142,22 @@ async def test_reads_wait_for_the_barrier_and_fail_with_it(setting: Setting) -> 
     setting.log.let_read(1, setting.store)
     with pytest.raises(KeyspaceError, match="failed to do get"):
         await reads[1]
+
+
+async def test_a_read_with_a_level_waits_only_if_it_has_to(setting: Setting) -> None:
+    call = ("at", "session", 5, 900, GET)
+    assert await setting.engine.aexecute(*call) == (b"record", 7, 30, "n1")
+    assert setting.log.asked == [("session", 5, 900)] and not setting.log.barriers
+    setting.store.result = NoSpace("whatever a read may raise")
+    with pytest.raises(NoSpace, match="whatever"):
+        await setting.engine.aexecute(*call)
+    setting.store.result = b"record"
+    setting.log.reads_wait = True
+    waiting = asyncio.ensure_future(setting.engine.aexecute(*call))
+    await until(lambda: setting.log.barriers)
+    assert not waiting.done()
+    setting.log.let_read(0, setting.store)
+    assert await waiting == (b"record", 7, 30, "n1")
 
 
 async def test_a_bug_in_an_operation_is_an_answer_and_a_log_entry(
