@@ -15,7 +15,9 @@ DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError,
 
 _SHORT_WRITE: Final = -30772
 """LMDB 1.0's word for a disk that took only part of a page; lmdb has no class for it."""
-_DISK_CODES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, _SHORT_WRITE)
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, _SHORT_WRITE)
+_FULL_BELOW_BYTES: Final = 16 * 2**20
+"""A disk with less than that is full for LMDB, which says EIO or that its map is full where the system has refused a write."""
 
 OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
 """Errors that say nothing about a file, but that no more can be opened now."""
@@ -55,11 +57,14 @@ def explain(error: lmdb.Error, path: str) -> KeyspaceError:
         return StorageError(
             f"All {2048} reader slots of {path} are taken by living processes. Use fewer processes and threads on one store."
         )
-    if isinstance(error, lmdb.DiskError | lmdb.MapFullError) or error.code in _DISK_CODES:
+    # Whatever there is by now: somebody may have made room in between.
+    has_no_room = isinstance(error, lmdb.DiskError) or error.code in _NO_ROOM
+    if has_no_room or isinstance(error, lmdb.MapFullError) or error.code == errno.EIO:
         free_bytes = free_disk_bytes(path)
-        if free_bytes < 16 * 2**20:
+        if has_no_room or free_bytes < _FULL_BELOW_BYTES:
             return NoSpace(
-                f"The disk of {path} is full ({free_bytes:,} bytes left): {error}. Nothing was written. Make room there."
+                f"The disk of {path} is full ({free_bytes:,} bytes are free now): {error}. Nothing was written. Make room there, "
+                "or raise the quota."
             )
     return StorageError(f"The store {path} failed: {error}. Nothing was written. {advice(error.code)}")
 
