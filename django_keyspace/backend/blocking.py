@@ -24,7 +24,6 @@ from typing import Any, Final
 from django_keyspace.addresses import Endpoint
 from django_keyspace.backend.breaker import Breaker
 from django_keyspace.backend.routing import (
-    SHAPED,
     Attempts,
     Failure,
     Link,
@@ -317,7 +316,7 @@ class BlockingPool:
         connection.used_at_s = now_s
         self._idle.append(connection)
         if status == OK:
-            return shape_result(name, arguments, result) if name in SHAPED else result
+            return shape_result(name, arguments, result)
         request = Request(self._sessions, name, arguments)
         return self._persist(request, deadline_at_s, request.refused(status, result))
 
@@ -333,7 +332,7 @@ class BlockingPool:
         connection.used_at_s = now_s
         self._idle.append(connection)
         if status == OK:
-            return shape_result(request.name, request.arguments, result) if request.name in SHAPED else result
+            return shape_result(request.name, request.arguments, result)
         return self._persist(request, deadline_at_s, request.refused(status, result))
 
     def _take(self, look: bool, now_s: float) -> BlockingConnection | None:

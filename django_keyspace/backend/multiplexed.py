@@ -20,7 +20,6 @@ from typing import Any, cast
 from django_keyspace.addresses import Endpoint
 from django_keyspace.backend.breaker import Breaker
 from django_keyspace.backend.routing import (
-    SHAPED,
     Attempts,
     Failure,
     Link,
@@ -289,7 +288,7 @@ class LoopConnections:
                 parts = (name, arguments) if request is None else request.parts()
                 answer = await connection.call(*parts, deadline_at_s)
                 if type(answer) is tuple and answer[1] == OK:
-                    return shape_result(name, arguments, answer[2]) if name in SHAPED else answer[2]
+                    return shape_result(name, arguments, answer[2])
             request = request or Request(self._sessions, name, arguments)
             failure = request.refused(answer[1], answer[2]) if type(answer) is tuple else cast("Failure | None", answer)
             return await self._persist(loop, request, deadline_at_s, failure)

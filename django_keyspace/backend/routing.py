@@ -460,5 +460,4 @@ _SHAPES: Final[dict[str, Callable[[Sequence[Any], Any], Any]]] = {
     "members": _shape_members,
     "atomic": _shape_atomic,
 }
-SHAPED: Final = _SHAPES.keys()
 """Operations whose results hold a list. All others need no second look."""

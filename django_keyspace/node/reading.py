@@ -115,7 +115,7 @@ class NodeReads:
         lease = self._core.raft.lease
         if lease is None or lease.index > self._machine.applied_index:
             return None
-        if lease.log_time_ms > self._floor_ms:  # the clock is not needed else
+        if lease.log_time_ms > self._floor_ms:  # otherwise the clock would change nothing
             return self._confirmed_view(self._log_clock.now_ms(), lease.log_time_ms)
         return self._view(self._floor_ms, 0)
 

@@ -141,18 +141,14 @@ class Route:
 
         What came of it goes to :meth:`took`.
         """
-        request, cluster, now_s = self._request, self._cluster, self._now_s
-        if cluster.learn_at_s <= now_s or request.name in _OTHER_WAYS:
+        request, cluster = self._request, self._cluster
+        if cluster.learn_at_s <= self._now_s or request.name in _OTHER_WAYS:
             return None
         endpoint = cluster.leader if self._word() else self._next_reader()
         if endpoint is None:
             return None
         self._began = True
-        name, arguments = request.parts()
-        until_s = now_s + self._attempt_s
-        if self._leader_timeout_ms is None:
-            return Ask(endpoint, name, arguments, until_s, until_s)
-        return Ask(endpoint, name, arguments, until_s, min(until_s, self._alone_limit_s))
+        return self._attempt(endpoint, *request.parts(), self._attempt_s)
 
     def took(self, ask: Ask, outcome: Answer | Failure, now_s: float) -> list[Any]:
         """Take what came of :meth:`first`. Raises what ends the call.
@@ -163,8 +159,7 @@ class Route:
         self._now_s = now_s
         if not self._take(ask.endpoint, ask.name, outcome):
             return []
-        result = self._result(ask.endpoint)
-        return [result[0] if self._is_plain else result]
+        return [self._result(ask.endpoint)]
 
     def steps(self) -> Steps:
         """The intents of this call; its result at the end. Raises KeyspaceError."""
@@ -175,8 +170,7 @@ class Route:
             return (yield from self._anywhere())
         if name == "script":
             self._attempt_s = min(self._attempt_s + _SCRIPT_S, self._timeout_ms / 1000)
-        answer = yield from self._at_leader() if self._word() else self._anywhere()
-        return answer[0] if self._is_plain else answer
+        return (yield from self._at_leader() if self._word() else self._anywhere())
 
     def _word(self) -> bool:
         """Word a read for a cluster. Doing it twice changes nothing.
@@ -270,14 +264,17 @@ class Route:
         """Ask a node. True if it did what was asked: the answer is in ``_answer``. Raises what ends the call."""
         if self._now_s >= self.deadline_at_s:
             raise self._over()
-        until_s = min(self._now_s + attempt_s, self.deadline_at_s)
-        connect_by_s = min(until_s, self._alone_limit_s)
-        outcome, self._now_s = yield Ask(endpoint, name, arguments, until_s, connect_by_s, self._is_new)
+        outcome, self._now_s = yield self._attempt(endpoint, name, arguments, attempt_s)
         self._is_new = False
         return self._take(endpoint, name, outcome)
 
+    def _attempt(self, endpoint: Endpoint, name: str, arguments: Sequence[Any], attempt_s: float) -> Ask:
+        """An attempt that begins now."""
+        until_s = min(self._now_s + attempt_s, self.deadline_at_s)
+        return Ask(endpoint, name, arguments, until_s, min(until_s, self._alone_limit_s), self._is_new)
+
     def _take(self, endpoint: Endpoint, name: str, outcome: Answer | Failure | None) -> bool:
-        """The same of what came of an attempt."""
+        """Take what came of an attempt: see :meth:`_ask`."""
         if type(outcome) is tuple:
             self._cluster.answered(endpoint, self._now_s)
             if outcome[1] == OK:
@@ -353,7 +350,7 @@ class Route:
             raise ProtocolError(f"{endpoint} answered {request.name!r} without an index.")
         if index and cluster.id is not None:
             note_seen(cluster.id, index)
-        return result
+        return result[0] if self._is_plain else result
 
     def _seen(self) -> int:
         return seen_index(self._cluster.id) if self._cluster.id is not None else 0
