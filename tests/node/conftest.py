@@ -108,3 +108,23 @@ def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
     made = make_cluster()
     made.start()
     return made
+
+
+@contextlib.contextmanager
+def crowd(address: str, number: int) -> Iterator[list[RawClient]]:
+    """Clients that have all said hello."""
+    clients: list[RawClient] = []
+    try:
+        for _ in range(number):
+            clients.append(RawClient(address))
+        yield clients
+    finally:
+        for client in clients:
+            client.close()
+
+
+def write_with_each(clients: list[RawClient]) -> None:
+    """Let each client count, all at once: each write is done once."""
+    for client in clients:
+        client.send((1, "incr", 0, b"n", 1, 0, None, 0))
+    assert sorted(client.receive()[1:] for client in clients) == [("ok", n) for n in range(1, len(clients) + 1)]

@@ -15,8 +15,7 @@ from django_keyspace.node.service import SPARE_CONNECTIONS
 from django_keyspace.store import Store, StoreOptions
 from django_keyspace.testing import NodeDidNotStart, RunningNode
 
-from .conftest import RawClient, engine_for
-from .test_trouble import crowd
+from .conftest import crowd, engine_for, write_with_each
 
 pytestmark = pytest.mark.node
 
@@ -29,12 +28,6 @@ def node_within(folder: Path, limits: str, connections_max: int = 500) -> Runnin
     node = RunningNode(folder, [f"--connections-max={connections_max}"], "n1", "127.0.0.1:0", None)
     node.within = ["sh", "-c", f'{limits} && exec "$@"', "sh"]
     return node
-
-
-def write_with_each(clients: list[RawClient]) -> None:
-    for client in clients:
-        client.send((1, "incr", 0, b"n", 1, 0, None, 0))
-    assert sorted(client.receive()[1:] for client in clients) == [("ok", n) for n in range(1, len(clients) + 1)]
 
 
 def test_a_node_takes_the_limit_that_it_may_have(tmp_path: Path) -> None:

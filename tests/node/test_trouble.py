@@ -31,32 +31,17 @@ from django_keyspace.wire import PROTOCOL_VERSION, ClientHello, Encoder
 
 from ..certificates import Certificates
 from ..store.helpers import await_condition
-from .conftest import RawClient, engine_for
+from .conftest import RawClient, crowd, engine_for, write_with_each
 
 pytestmark = pytest.mark.node
 
 VALUE = (1, 0, b"v")
 
 
-@contextlib.contextmanager
-def crowd(address: str, number: int) -> Iterator[list[RawClient]]:
-    """Clients that have all said hello."""
-    clients: list[RawClient] = []
-    try:
-        for _ in range(number):
-            clients.append(RawClient(address))
-        yield clients
-    finally:
-        for client in clients:
-            client.close()
-
-
 def full_house(number: int) -> None:
     """As many connections as the node takes: all are served, the next one is refused, and room is made by who goes."""
     with running_node(connections_max=number) as node, crowd(node.address, number) as clients:
-        for client in clients:
-            client.send((1, "incr", 0, b"n", 1, 0, None, 0))
-        assert sorted(client.receive()[2] for client in clients) == list(range(1, number + 1))
+        write_with_each(clients)
         engine = engine_for(node)
         with pytest.raises(Overloaded, match=f"has {number:,} connections already"):
             engine.execute("exists", 0, b"n")
